@@ -1,0 +1,1 @@
+"""Reads the lake with SQL and answers questions about it."""

@@ -1,0 +1,167 @@
+"""The committee audit of a run: which experts are relied on in almost every domain.
+
+Answers from the sums in `usage_by_domain`; from those in `usage` where domains are renamed or a
+request does not count. `routing` is not read.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+import duckdb
+import polars as pl
+
+from tracer.analysis.committee import presence_threshold
+from tracer.analysis.layers import Rules, audit_layers
+from tracer.analysis.sql import connect, run_query
+from tracer.analysis.views import LakeFiles
+from tracer.errors import DamagedDataError, InputError
+from tracer.records import TOKEN_SCOPES, Audit, AuditDomain
+
+__all__ = ["audit"]
+
+_LAST = "last-prompt"
+_SCOPE_WORDS = {
+    _LAST: "recorded last prompt tokens",
+    "prompt": "recorded prompt tokens",
+    "generated": "generated tokens",
+    "all": "recorded tokens",
+}
+
+
+def audit(
+    lake: LakeFiles,
+    *,
+    run_id: str | None = None,
+    mode: str = "gate",
+    tokens: str | None = None,
+    min_presence: float = 0.8,
+    rank_cutoff: int | None = None,
+    domains: Mapping[str, str] | None = None,
+) -> Audit:
+    """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
+
+    Only complete requests count. A domain without a token in the scope is left out of n.
+    Contributions hold every chosen expert, in `reference` mode also listed ones nobody chose. A
+    member's ``contribution_mean`` sums its listed contributions over all n domains, so the members'
+    sum over the listed total is coverage. ``jaccard_random`` and ``gini`` count the run's experts
+    in every mode.
+
+    Args:
+        lake: the lake to read.
+        run_id: the run; None takes the only one.
+        mode: `gate` ranks by mean gate weight (Eq. 2 on the chosen experts); `reference` ranks and
+            counts as the authors' code does.
+        tokens: `last-prompt`, `prompt`, `generated`, or `all`; by default `prompt` in gate
+            mode. `reference` mode has `last-prompt` only.
+        min_presence: least share of domains that must list a candidate, over 0 and at most 1.
+        rank_cutoff: how deep each domain's list goes; by default the run's top_k.
+        domains: new domain by old domain or subject, as ``load_domains`` reads it.
+
+    Raises:
+        InputError: an option that cannot be used, or nothing to audit.
+        UnknownRunError: no such run.
+        DamagedDataError: the run's tables contradict each other.
+    """
+    scope = _token_scope(mode, tokens)
+    if not 0 < min_presence <= 1:
+        raise InputError(
+            f"min presence {min_presence:g} is not a share of domains", "give over 0, at most 1."
+        )
+    run = lake.run(run_id)
+    name = str(run["run_id"])
+    num_experts, top_k = cast("int", run["num_experts"]), cast("int", run["top_k"])
+    depth = top_k if rank_cutoff is None else rank_cutoff
+    if not 1 <= depth <= num_experts:
+        raise InputError(
+            f"rank cutoff {depth} is not a number of experts",
+            f"give 1 to {num_experts}; the default is the run's top_k, {top_k}.",
+        )
+    con = connect(lake, name)
+    try:
+        found, counts = _contributions(con, name, mode, scope, domains or {})
+        rules = Rules(mode == "reference", len(counts), num_experts, depth, min_presence)
+        result = audit_layers(con, found, rules)
+    finally:
+        con.close()
+    return Audit(
+        run_id=name,
+        model=str(run["model"]),
+        mode=mode,
+        tokens=scope,
+        min_presence=min_presence,
+        presence_threshold=presence_threshold(len(counts), min_presence),
+        rank_cutoff=depth,
+        num_experts=result.num_experts,
+        top_k=top_k,
+        num_domains=len(counts),
+        domains=counts,
+        layers=result.layers,
+        contributions=result.contributions,
+        overlaps=result.overlaps,
+    )
+
+
+def _token_scope(mode: str, tokens: str | None) -> str:
+    """The token scope of an audit, if mode and scope go together."""
+    if mode == "paper":
+        raise InputError(
+            "mode 'paper' needs full router logits, which this version does not record",
+            "--mode gate uses the recorded gate weights.",
+        )
+    if mode not in ("gate", "reference"):
+        raise InputError(f"unknown mode {mode!r}", "there are: gate, reference.")
+    if tokens is not None and tokens not in TOKEN_SCOPES:
+        raise InputError(f"unknown tokens {tokens!r}", f"there are: {', '.join(TOKEN_SCOPES)}.")
+    if mode == "reference":
+        if tokens not in (None, _LAST):
+            raise InputError(
+                f"mode 'reference' reads the last prompt token only, not {tokens!r}",
+                "--mode gate takes any --tokens.",
+            )
+        return _LAST
+    return tokens or "prompt"
+
+
+def _contributions(
+    con: duckdb.DuckDBPyConnection,
+    run_id: str,
+    mode: str,
+    tokens: str,
+    domains: Mapping[str, str],
+) -> tuple[pl.DataFrame, tuple[AuditDomain, ...]]:
+    """Contribution per layer, domain and expert; and the domains they come from."""
+    status = {row[0] for row in run_query(con, "request_status", run_id=run_id).iter_rows()}
+    if "complete" not in status:
+        raise InputError(
+            f"run {run_id!r} has no complete requests", "finish it with `tracer capture`."
+        )
+    labels = json.dumps(dict(domains))
+    requests = run_query(con, "domain_requests", run_id=run_id, tokens=tokens, domains=labels)
+    if requests.is_empty():
+        raise InputError(
+            f"run {run_id!r} has no {_SCOPE_WORDS[tokens]}", "choose others with --tokens."
+        )
+    if domains and not requests["num_moved"].sum():
+        raise InputError(
+            f"none of the {len(domains)} labels given for domains occurs in run {run_id!r}",
+            "use values of requests.domain, or of the label `subject`.",
+        )
+    query = "eci" if mode == "gate" else "reference_weights"
+    binds = {"run_id": run_id}
+    if mode == "gate":
+        binds["tokens"] = tokens
+    if domains or status - {"complete", "skipped"}:  # sums per domain also hold aborted requests
+        query += "_by_request"
+        binds["domains"] = labels
+    frame = run_query(con, query, **binds)
+    sizes = dict(frame.group_by("domain").agg(pl.col("num_tokens").max()).iter_rows())
+    if set(sizes) != set(requests["domain"]):
+        raise DamagedDataError(
+            f"requests and sums of run {run_id!r} name different domains", "run `tracer verify`."
+        )
+    found = frame.select("layer_id", "domain", "expert_id", pl.last().alias("contribution"))
+    return found, tuple(
+        AuditDomain(domain, num_requests, sizes[domain])
+        for domain, num_requests, _ in requests.iter_rows()
+    )

@@ -1,0 +1,114 @@
+"""An offline capture, from checked input to a complete run.
+
+Everything that can be refused is refused before the model is loaded: the engine's version, the
+model's kind, every prompt's length, the settings of a run to be continued. The lake is created
+only after the engine accepted the model. A crash loses what was not yet staged; the same
+command carries on from there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tracer.capture import engine as engines
+from tracer.capture.manifest import (
+    CaptureRequest,
+    describe_run,
+    describe_settings,
+    refuse_other_settings,
+)
+from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, tokenize
+from tracer.capture.recording import CaptureSummary, Progress, Recording
+from tracer.datasets.loader import Dataset
+from tracer.errors import NotALakeError
+from tracer.store.commit import recover
+from tracer.store.lake import Lake, utc_now
+
+__all__ = ["capture"]
+
+
+def capture(
+    request: CaptureRequest, dataset: Dataset, lake_path: Path, progress: Progress
+) -> CaptureSummary:
+    """Run the dataset through the model and record every token's routing in the lake.
+
+    Raises:
+        TracerError: of any kind the stages raise; committed requests stay.
+    """
+    progress.note("importing the engine")
+    identity = engines.find_engine(allow_untested=request.allow_untested_engine)
+    config = engines.configure(request.model, request.engine_options)
+    progress.note("tokenising the prompts")
+    prompts, skipped = _prompts(request, dataset, config)
+    settings = describe_settings(request, dataset.name, dataset.digest, config)
+    stored = _stored_run(lake_path, settings)
+    if stored is not None and stored["status"] == "complete":
+        lake = Lake.open(lake_path)
+        progress.note(f"run {stored['run_id']} is already complete")
+        return _count_run(CaptureSummary(stored["run_id"], str(lake.path)), lake, resumed=True)
+    progress.note("loading the model")
+    engine = engines.start(config)
+    try:
+        lake = Lake.create(lake_path)
+        with lake.writing(settings["run_id"]):
+            row = describe_run(settings, identity, engine.config, engine.model)
+            row["started_at"] = stored["started_at"] if stored else utc_now()
+            lake.put_run(row)
+            recover(lake, row["run_id"])
+            done = lake.request_status(row["run_id"])
+            todo = [prompt for prompt in prompts if prompt.request_id not in done]
+            progress.begin(len(prompts), len(prompts) - len(todo))
+            summary = CaptureSummary(row["run_id"], str(lake.path), resumed_requests=len(done))
+            Recording(request, engine, lake, row, progress, summary).run(
+                todo, [prompt for prompt in skipped if prompt.request_id not in done]
+            )
+            lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
+        return _count_run(summary, lake, resumed=False)
+    finally:
+        engine.shutdown()
+
+
+def _prompts(
+    request: CaptureRequest, dataset: Dataset, config: Any
+) -> tuple[list[Prompt], list[Prompt]]:
+    """(prompts to run, prompts to skip)."""
+    tokenizer = load_tokenizer(config.model_config)
+    chat_template = request.chat_template
+    if chat_template is None:
+        has_template = bool(getattr(tokenizer, "chat_template", None))
+        chat_template = dataset.chat_template_default and has_template
+    prompts = list(tokenize(dataset.rows, tokenizer, chat_template=chat_template))
+    return fit_prompts(prompts, config.model_config.max_model_len, request.too_long)
+
+
+def _stored_run(lake_path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run's row if an earlier call began it; None where there is no such run or lake."""
+    try:
+        runs = Lake.open(lake_path).runs()
+    except NotALakeError:
+        return None
+    for row in runs:
+        if row["run_id"] == settings["run_id"]:
+            refuse_other_settings(row, settings)
+            return row
+    return None
+
+
+def _count_run(summary: CaptureSummary, lake: Lake, *, resumed: bool) -> CaptureSummary:
+    columns = ["status", "num_prompt_tokens", "num_generated_tokens"]
+    for path in lake.files("requests", summary.run_id):
+        for entry in pq.read_table(path, columns=columns).to_pylist():
+            if entry["status"] == "complete":
+                summary.num_requests += 1
+                summary.num_prompt_tokens += entry["num_prompt_tokens"]
+                summary.num_generated_tokens += entry["num_generated_tokens"]
+            else:
+                summary.num_skipped += 1
+    if resumed:
+        summary.resumed_requests = summary.num_requests + summary.num_skipped
+    summary.num_rows = sum(
+        pq.read_metadata(path).num_rows for path in lake.files("routing", summary.run_id)
+    )
+    return summary

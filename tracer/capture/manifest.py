@@ -1,0 +1,172 @@
+"""The row of `runs`: what was asked, what the engine turned out to be, and the run's name."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracer import __version__
+from tracer.capture.engine import EngineIdentity
+from tracer.errors import InputError
+from tracer.store.lake import check_run_id
+
+__all__ = [
+    "CaptureRequest",
+    "default_run_id",
+    "describe_run",
+    "describe_settings",
+    "refuse_other_settings",
+]
+
+# What a resumed capture must share with the run it continues, and how it is called to users.
+_SETTINGS = {
+    "model": "--model",
+    "model_revision": "the model's files",
+    "dataset": "--dataset",
+    "dataset_digest": "the dataset's rows",
+    "weight_precision": "--weight-precision",
+    "max_tokens": "--max-tokens",
+    "dtype": "--dtype",
+    "options": "sampling, prompt or engine options",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """What a user asks of one capture; see `tracer capture --help` for the meaning of each.
+
+    max_tokens: generated tokens per request; engine_options: words passed on to vLLM
+    chat_template: None lets the dataset decide
+    """
+
+    model: str
+    run_id: str | None = None
+    max_tokens: int = 16
+    weight_precision: str = "bf16"
+    too_long: str = "error"
+    chat_template: bool | None = None
+    temperature: float = 0.0
+    ignore_eos: bool = False
+    store_text: bool = False
+    engine_options: Sequence[str] = ()
+    allow_untested_engine: bool = False
+
+    def to_options(self) -> str:
+        """The settings without a column of their own, as canonical JSON."""
+        return json.dumps(
+            {
+                "chat_template": self.chat_template,
+                "engine_options": list(self.engine_options),
+                "ignore_eos": self.ignore_eos,
+                "store_text": self.store_text,
+                "temperature": self.temperature,
+                "too_long": self.too_long,
+            },
+            sort_keys=True,
+        )
+
+
+def describe_settings(
+    request: CaptureRequest, dataset: str, dataset_digest: str, config: Any
+) -> dict[str, Any]:
+    """The part of a run's row that is known before the model is loaded, its name included.
+
+    Args:
+        request: what was asked.
+        dataset: its name as given.
+        dataset_digest: over the rows taken.
+        config: ``vllm.config.VllmConfig``.
+    """
+    model_config = config.model_config
+    row: dict[str, Any] = {
+        "model": request.model,
+        "model_revision": _revision(request.model, model_config),
+        "dtype": str(model_config.dtype).removeprefix("torch."),
+        "dataset": dataset,
+        "dataset_digest": dataset_digest,
+        "weight_precision": request.weight_precision,
+        "max_tokens": request.max_tokens,
+        "options": request.to_options(),
+    }
+    row["run_id"] = check_run_id(request.run_id or default_run_id(row))
+    return row
+
+
+def describe_run(
+    settings: Mapping[str, Any], identity: EngineIdentity, config: Any, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The row of `runs` of a capture that is about to begin; ``started_at`` is the caller's.
+
+    Args:
+        settings: from ``describe_settings``.
+        identity: the engine.
+        config: ``vllm.config.VllmConfig``.
+        model: what the workers attached (``AttachedModel.to_dict``).
+    """
+    model_config, parallel = config.model_config, config.parallel_config
+    return {
+        **settings,
+        "status": "running",
+        "architecture": model_config.architecture,
+        "engine": identity.distribution,
+        "engine_version": identity.version,
+        "engine_runner": model["runner"],
+        "num_experts": model["num_experts"],
+        "top_k": model["top_k"],
+        "moe_layers": model["layer_ids"],
+        "num_shared_experts": _num_shared_experts(model_config.hf_text_config),
+        "scoring_function": model["scoring_function"],
+        "renormalised": model["renormalised"],
+        "routed_scaling_factor": model["routed_scaling_factor"],
+        "weight_convention": "scaled" if model["weights_scaled"] else "unscaled",
+        "prefix_caching": False,
+        "parallel_layout": f"tp{parallel.tensor_parallel_size}",
+        "tracer_version": __version__,
+        "finished_at": None,
+    }
+
+
+def default_run_id(row: Mapping[str, Any]) -> str:
+    """A name from the settings, so that the same command resumes its own run."""
+    digest = hashlib.sha256(repr([row[name] for name in _SETTINGS]).encode()).hexdigest()
+    parts = [Path(row["model"]).name, Path(row["dataset"]).name.split(".")[0], digest[:8]]
+    name = "-".join(part for part in parts if part)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)[-120:]
+
+
+def refuse_other_settings(stored: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """A run continues only as it began.
+
+    Raises:
+        InputError: the stored run was started with other settings.
+    """
+    different = [flag for name, flag in _SETTINGS.items() if stored[name] != row[name]]
+    if different:
+        raise InputError(
+            f"run {row['run_id']!r} was started with other settings: {', '.join(different)}",
+            "repeat the command it was started with, or choose another --run-id.",
+        )
+
+
+def _revision(model: str, model_config: Any) -> str | None:
+    """Hub revision, or for a folder a digest of its config and the sizes of its files."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return getattr(model_config.hf_config, "_commit_hash", None) or model_config.revision
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin"):
+            digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
+        if path.name in ("config.json", "planted.json"):
+            digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _num_shared_experts(hf_config: Any) -> int:
+    for name in ("n_shared_experts", "num_shared_experts"):
+        if (value := getattr(hf_config, name, None)) is not None:
+            return int(value)
+    # Qwen-MoE gives the shared expert's width instead of a count; there is one.
+    return int(bool(getattr(hf_config, "shared_expert_intermediate_size", 0)))

@@ -1,0 +1,43 @@
+"""The vLLM plugin: loaded in every vLLM process, does something in few.
+
+vLLM loads the ``vllm.general_plugins`` entry points in the front end, the engine core and
+each worker, and does not promise to do so once, so ``register`` is idempotent. It only
+arranges that a worker whose engine was started with ``additional_config["moe_tracer"]``
+captures; any other engine runs as if the plugin were not installed.
+
+The setting travels in ``additional_config`` because that is part of vLLM's compile-cache
+key: a graph compiled without the hook is never reused with it. Nothing that changes from
+run to run stands there, or each run would compile anew.
+"""
+
+from typing import Any
+
+__all__ = ["CONFIG_KEY", "register"]
+
+CONFIG_KEY = "moe_tracer"
+
+_registered = False
+
+
+def register() -> None:
+    """Make workers of a capturing engine attach when they load their model.
+
+    Wraps ``vllm.v1.worker.worker_base.WorkerBase.__init__``: every worker class of every
+    platform passes through it, and it is a light import in the processes without a worker.
+    """
+    global _registered  # noqa: PLW0603
+    if _registered:
+        return
+    _registered = True
+    from vllm.v1.worker.worker_base import WorkerBase
+
+    original_init = WorkerBase.__init__
+
+    def init(worker: Any, *args: Any, **kwargs: Any) -> None:
+        original_init(worker, *args, **kwargs)
+        if (worker.vllm_config.additional_config or {}).get(CONFIG_KEY):
+            from tracer.capture.worker import install
+
+            install(worker)
+
+    WorkerBase.__init__ = init

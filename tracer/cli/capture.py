@@ -1,0 +1,118 @@
+"""``tracer capture``: a dataset through a model, every token's routing into the lake."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracer.cli.options import format_option, lake_option, write_json
+from tracer.errors import EngineFailedError, TracerError
+
+__all__ = ["command"]
+
+
+@click.command("capture", context_settings={"ignore_unknown_options": True})
+@click.option("--model", required=True, help="Folder of a checkpoint, or a hub name.")
+@click.option(
+    "--dataset",
+    required=True,
+    help="demo, mmlu, a .jsonl[.zst], .csv or .parquet file, or a text dataset on the hub.",
+)
+@lake_option
+@click.option("--run-id", help="Name of the run. Default: made from the settings, so that the"
+              " same command resumes its own run.")
+@click.option("--limit", type=int, help="Take N rows, round-robin over subjects (else domains).")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Most tokens to generate per request.")
+@click.option("--weight-precision", type=click.Choice(["bf16", "f32"]), default="bf16",
+              show_default=True, help="Precision gate weights are stored in.")
+@click.option("--too-long", type=click.Choice(["error", "skip", "truncate"]), default="error",
+              show_default=True, help="What to do with prompts the model has no room for.")
+@click.option("--chat-template/--no-chat-template", default=None,
+              help="Wrap prompts in the model's chat template. Default: only for mmlu, where the"
+              " model has one.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True,
+              help="Sampling temperature; 0 is greedy.")
+@click.option("--ignore-eos", is_flag=True, help="Generate --max-tokens tokens always.")
+@click.option("--store-text", is_flag=True, help="Store prompts and outputs as text.")
+@click.option("--prompt-field", help="Column that holds the prompt.  [default: prompt]")
+@click.option("--domain-field", help="Column that holds the domain.  [default: domain]")
+@click.option("--id-field", help="Column that holds the row id.  [default: id, else row number]")
+@click.option("--data-dir", type=click.Path(path_type=Path),
+              help="mmlu: folder with the original CSV files.")
+@click.option("--domain-map", type=click.Path(path_type=Path),
+              help="mmlu: TOML file that maps subjects to domains.")
+@click.option("--split", help="Hub datasets: the split.")
+@click.option("--allow-untested-engine", is_flag=True, help="Use a vLLM version not tested.")
+@click.option("--verbose", is_flag=True, help="Show the engine's log.")
+@format_option("table", "json")
+@click.argument("engine_options", nargs=-1, type=click.UNPROCESSED, metavar="[VLLM OPTIONS]...")
+def command(**arguments: Any) -> None:
+    """Run DATASET through MODEL and record the routing of every token.
+
+    Every prompt and generated token gets one row per MoE layer: the chosen experts and their
+    gate weights. Options not listed here go to vLLM as they are, such as --dtype float32,
+    --max-model-len 4096, --enforce-eager or --tensor-parallel-size 2. An interrupted capture
+    goes on when the same command is given again.
+
+    \b
+    Examples:
+        tracer capture --model ./demo-model --dataset demo
+        tracer capture --model allenai/OLMoE-1B-7B-0924 --dataset mmlu --limit 500
+        tracer capture --model M --dataset prompts.jsonl --domain-field topic --max-tokens 64
+    """
+    output_format = arguments.pop("output_format")
+    summary = _capture(**arguments)
+    if output_format == "json":
+        write_json(summary)
+        return
+    click.echo(
+        f"run {summary['run_id']}: {summary['num_requests']:,} requests,"
+        f" {summary['num_prompt_tokens']:,} prompt and"
+        f" {summary['num_generated_tokens']:,} generated tokens,"
+        f" {summary['num_rows']:,} routing rows"
+    )
+    if summary["num_skipped"]:
+        click.echo(f"{summary['num_skipped']:,} prompts were too long and skipped")
+    if summary["unmapped"]:
+        listed = ", ".join(f"{name} ({n})" for name, n in summary["unmapped"].items())
+        click.echo(f"subjects without a domain, kept as 'none': {listed}")
+    click.echo(
+        f"{summary['bytes_written'] / 1e6:,.1f} MB in {summary['seconds']:,.1f} s,"
+        f" {summary['tokens_per_s']:,.0f} tokens/s; lake {summary['lake']}"
+    )
+
+
+def _capture(
+    *,
+    model: str,
+    dataset: str,
+    lake_path: Path,
+    verbose: bool,
+    **options: Any,
+) -> dict[str, Any]:
+    from tracer.capture.drive import capture
+    from tracer.capture.manifest import CaptureRequest
+    from tracer.cli.progress import CaptureProgress, engine_log
+    from tracer.datasets.loader import load_dataset
+    from tracer.datasets.options import DatasetOptions
+
+    fields = ("data_dir", "prompt_field", "domain_field", "id_field", "limit", "domain_map", "split")
+    rows = load_dataset(dataset, DatasetOptions(**{name: options.pop(name) for name in fields}))
+    request = CaptureRequest(model=model, **options)
+    with engine_log("capture", verbose=verbose) as (stream, log):
+        progress = CaptureProgress(stream)
+        try:
+            summary = capture(request, rows, lake_path, progress)
+        except EngineFailedError as error:
+            raise error.with_log(log) from error
+        except TracerError:
+            # The log tells nothing more than the error does.
+            if log is not None:
+                log.unlink(missing_ok=True)
+            raise
+        except Exception as error:
+            raise EngineFailedError("during capture", str(error) or repr(error), log) from error
+        finally:
+            progress.close()
+    return {**summary.to_dict(), "unmapped": dict(rows.unmapped)}

@@ -1,0 +1,126 @@
+"""Progress on stderr, and the engine's own chatter out of the way."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["CaptureProgress", "engine_log"]
+
+_PLAIN_SECONDS = 10.0
+
+
+@contextmanager
+def engine_log(name: str, *, verbose: bool) -> Iterator[tuple[TextIO, Path | None]]:
+    """Send what this process and its children print to a log file, unless verbose.
+
+    Yields:
+        A stream to the real stderr, and the log's path (None when verbose). The log is removed
+        when the block ends well and kept when it fails.
+    """
+    if verbose:
+        yield sys.stderr, None
+        return
+    handle, log_name = tempfile.mkstemp(prefix=f"tracer-{name}-", suffix=".log")
+    log = Path(log_name)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    terminal = os.fdopen(os.dup(saved[1]), "w", buffering=1)
+    try:
+        yield terminal, log
+    except BaseException:
+        _restore(saved, handle, terminal)
+        raise
+    _restore(saved, handle, terminal)
+    log.unlink(missing_ok=True)
+
+
+def _restore(saved: list[int], handle: int, terminal: TextIO) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(saved[0], 1)
+    os.dup2(saved[1], 2)
+    terminal.close()
+    for descriptor in (*saved, handle):
+        os.close(descriptor)
+
+
+class CaptureProgress:
+    """A bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        self._bar = Progress(
+            TextColumn("capturing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("requests  {task.fields[rate]}  {task.fields[size]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, rate="", size="", start=False)
+        self._tokens = self._bytes = self._requests = self._total = 0
+        self._began = self._told = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Say which stage begins."""
+        self._console.print(f"tracer: {text} ...", highlight=False, soft_wrap=True)
+
+    def begin(self, total: int, done: int) -> None:
+        """Start the bar; ``done`` requests were committed before."""
+        if done:
+            self.note(f"resuming, {done} of {total} requests are in the lake")
+        self._total, self._requests = total, done
+        self._began = self._told = time.monotonic()
+        self._bar.update(self._task, total=total, completed=done)
+        self._bar.start()
+        self._bar.start_task(self._task)
+
+    def advance(self, requests: int, tokens: int) -> None:
+        """Requests that finished, and their tokens."""
+        self._requests += requests
+        self._tokens += tokens
+        self._bar.update(self._task, advance=requests, rate=self._rate())
+        self._tell()
+
+    def written(self, num_bytes: int) -> None:
+        """Bytes that were committed."""
+        self._bytes += num_bytes
+        self._bar.update(self._task, size=self._size())
+        self._tell(always=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        return f"{self._tokens / seconds:,.0f} tokens/s"
+
+    def _size(self) -> str:
+        return f"{self._bytes / 1e6:,.1f} MB written"
+
+    def _tell(self, *, always: bool = False) -> None:
+        late = time.monotonic() - self._told > _PLAIN_SECONDS
+        if not self._console.is_terminal and (late or always):
+            self._told = time.monotonic()
+            self.note(f"{self._requests}/{self._total} requests, {self._rate()}, {self._size()}")

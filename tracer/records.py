@@ -1,0 +1,145 @@
+"""Values that cross stages: plain frozen dataclasses, no third-party imports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = [
+    "PHASES",
+    "TOKEN_SCOPES",
+    "Audit",
+    "AuditDomain",
+    "CommitteeMember",
+    "Contribution",
+    "DatasetRow",
+    "DomainOverlap",
+    "LayerAudit",
+]
+
+PHASES = ("prompt", "generated")
+TOKEN_SCOPES = ("last-prompt", "prompt", "generated", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """One prompt of a dataset.
+
+    row_id: unique within the dataset; request ids end in it, so a rerun knows what is done
+    prompt: the text; a chat template, if asked for, is applied later
+    domain: label the analyses compare, 'none' where the dataset has none
+    labels: further labels (subject, answer, ...)
+    """
+
+    row_id: str
+    prompt: str
+    domain: str = "none"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDomain:
+    """A domain as the audit saw it, in the chosen token scope."""
+
+    domain: str
+    num_requests: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """Mean contribution of one expert in one domain and layer; experts never chosen are absent.
+
+    contribution: ECI (gate mode: gate weight per token; reference mode: the authors' min-max
+        normalised weight times frequency, rounded to 4 decimals)
+    rank: 1 = largest in its domain and layer, rank_cutoff + 1 = not in the domain's list
+    """
+
+    layer_id: int
+    domain: str
+    expert_id: int
+    contribution: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainOverlap:
+    """Jaccard index of the top-ranked expert sets of two domains in one layer, 0 to 1."""
+
+    layer_id: int
+    domain_a: str
+    domain_b: str
+    jaccard: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeMember:
+    """One member of a layer's standing committee (COMMITTEEAUDIT Eq. 8 to 12).
+
+    presence: share of domains whose list holds the expert, 0 to 1
+    rank_mean, rank_var: mean and population variance of its rank over domains
+    contribution_mean: mean contribution over domains
+    """
+
+    expert_id: int
+    presence: float
+    rank_mean: float
+    rank_var: float
+    contribution_mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAudit:
+    """The committee of one MoE layer with every number printed beside it.
+
+    committee: expert ids by ascending mean rank
+    rank_mean, rank_var: means over the members of their mean rank and rank variance
+    coverage: members' share of the layer's listed contribution, 0 to 1
+    coverage_equal_weight: |C|/k, what coverage would be if all listed weights were equal and
+        the members always listed; a reference, not a chance level
+    influence_density: mean member contribution over mean non-member contribution
+    influence_density_equal_weight: (E-|C|)/(k-|C|), the same reference; inf where |C| = k
+    num_candidates: experts that passed the presence threshold (or the fallback)
+    fallback_used: no expert passed, so those with the greatest presence became candidates
+    jaccard_mean: mean over domain pairs; jaccard_random: expected for two random k-sets of E
+    gini: of the domain-mean contributions over all E experts; zero outside the domains' lists
+        in reference mode, over every chosen expert in gate mode
+    """
+
+    layer_id: int
+    committee: tuple[int, ...]
+    members: tuple[CommitteeMember, ...]
+    rank_mean: float
+    rank_var: float
+    coverage: float
+    coverage_equal_weight: float
+    influence_density: float
+    influence_density_equal_weight: float
+    num_candidates: int
+    fallback_used: bool
+    jaccard_mean: float
+    jaccard_random: float
+    gini: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A committee audit of one run: what was asked, what was found.
+
+    num_domains: n of the presence threshold; presence_threshold: least number of domains
+    num_experts: E used in influence density (inferred in reference mode, as the authors do)
+    rank_cutoff: k, how deep each domain's list goes
+    """
+
+    run_id: str
+    model: str
+    mode: str
+    tokens: str
+    min_presence: float
+    presence_threshold: int
+    rank_cutoff: int
+    num_experts: int
+    top_k: int
+    num_domains: int
+    domains: Sequence[AuditDomain]
+    layers: Sequence[LayerAudit]
+    contributions: Sequence[Contribution]
+    overlaps: Sequence[DomainOverlap]

@@ -1,0 +1,206 @@
+"""An audit as text: a table for people, CSV and JSON for programs. No SQL, no lake."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+
+from tracer.records import Audit, LayerAudit
+
+__all__ = ["render_csv", "render_json", "render_table"]
+
+_REFERENCE_HEADER = ("Layer", "Committee", "Size", "Avg_mu", "Avg_sigma_sq", "Coverage", "Ratio")
+_MOST_IDS = 8
+_LONGEST_NAME = 48
+_TABLE_HEADER = (
+    ("layer", ""),
+    ("committee", "by mean rank"),
+    ("size", "|C|"),
+    ("rank", "mean"),
+    ("rank", "var"),
+    ("coverage", "of listed"),
+    ("equal-weight", "reference"),
+    ("influence", "density"),
+    ("equal-weight", "reference"),
+    ("Jaccard", "mean"),
+    ("Jaccard", "random"),
+    ("Gini", ""),
+)
+
+
+def render_table(audit: Audit) -> str:
+    """What was asked, the domains, then one line per layer; as wide as its longest line."""
+    inferred = ", inferred from the largest id listed" if audit.mode == "reference" else ""
+    head = [
+        f"run {_plain(audit.run_id)}, model {_plain(audit.model)}",
+        f"mode {audit.mode}, tokens {audit.tokens}",
+        f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff),"
+        f" E = {audit.num_experts} experts{inferred}",
+        f"candidates: listed in at least {audit.presence_threshold} of {audit.num_domains} domains"
+        f" (min presence {audit.min_presence:g})",
+    ]
+    domains = [
+        (_plain(domain.domain), f"{domain.num_requests:,}", f"{domain.num_tokens:,}")
+        for domain in audit.domains
+    ]
+    layers = [_table_row(layer) for layer in audit.layers]
+    notes = [
+        "equal-weight reference: |C|/k and (E-|C|)/(k-|C|), what coverage and influence density",
+        "would be if all listed weights were equal; no chance level.",
+    ]
+    if any(layer.fallback_used for layer in audit.layers):
+        notes.append("* fallback: no expert passed, those listed in most domains are candidates.")
+    blocks = (
+        head,
+        _aligned([("domain", "requests", "tokens"), *domains], left=(0,)),
+        _aligned([*zip(*_TABLE_HEADER, strict=True), *layers], left=(1,)),
+        notes,
+    )
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def render_csv(audit: Audit) -> str:
+    """CSV with one row per layer.
+
+    In `reference` mode it is the file the authors' script writes: its header and rounding, and
+    layers renumbered by -1 where the smallest is 1. In gate mode columns are named as in the
+    glossary, numbers are exact, and what is undefined is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if audit.mode == "reference":
+        shift = min((layer.layer_id for layer in audit.layers), default=0) == 1
+        writer.writerow(_REFERENCE_HEADER)
+        writer.writerows(_reference_row(layer, layer.layer_id - shift) for layer in audit.layers)
+    else:
+        rows = [_numbers(layer) for layer in audit.layers]
+        writer.writerow(rows[0] if rows else ())
+        writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def render_json(audit: Audit) -> str:
+    """JSON list with one object per layer; strict, so what is infinite or undefined is null.
+
+    `influence_density` is null where the members hold all listed contribution, its equal-weight
+    reference where |C| >= k, `jaccard_mean` with a single domain. `intervals` is null until
+    intervals are computed.
+    """
+    asked = {
+        "run_id": audit.run_id,
+        "mode": audit.mode,
+        "tokens": audit.tokens,
+        "num_domains": audit.num_domains,
+        "rank_cutoff": audit.rank_cutoff,
+        "num_experts": audit.num_experts,
+        "top_k": audit.top_k,
+        "min_presence": audit.min_presence,
+        "presence_threshold": audit.presence_threshold,
+    }
+    layers = [
+        asked
+        | {name: _finite(value) for name, value in _numbers(layer).items()}
+        | {
+            "committee": list(layer.committee),
+            "members": [
+                {
+                    "expert_id": member.expert_id,
+                    "presence": member.presence,
+                    "rank_mean": member.rank_mean,
+                    "rank_var": member.rank_var,
+                    "contribution_mean": member.contribution_mean,
+                }
+                for member in layer.members
+            ],
+            "intervals": None,
+        }
+        for layer in audit.layers
+    ]
+    return json.dumps(layers, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _numbers(layer: LayerAudit) -> dict[str, str | float]:
+    """A layer's results by glossary name; members apart."""
+    return {
+        "layer_id": layer.layer_id,
+        "committee": ", ".join(map(str, layer.committee)),
+        "committee_size": len(layer.committee),
+        "rank_mean": layer.rank_mean,
+        "rank_var": layer.rank_var,
+        "coverage": layer.coverage,
+        "coverage_equal_weight": layer.coverage_equal_weight,
+        "coverage_lift": layer.coverage / layer.coverage_equal_weight,
+        "influence_density": layer.influence_density,
+        "influence_density_equal_weight": layer.influence_density_equal_weight,
+        "num_candidates": layer.num_candidates,
+        "fallback_used": layer.fallback_used,
+        "jaccard_mean": layer.jaccard_mean,
+        "jaccard_random": layer.jaccard_random,
+        "gini": layer.gini,
+    }
+
+
+def _reference_row(layer: LayerAudit, layer_id: int) -> tuple[object, ...]:
+    return (
+        layer_id,
+        ", ".join(map(str, layer.committee)),
+        len(layer.committee),
+        round(layer.rank_mean, 2),
+        round(layer.rank_var, 2),
+        round(layer.coverage, 4),
+        round(layer.influence_density, 2),
+    )
+
+
+def _table_row(layer: LayerAudit) -> tuple[str, ...]:
+    ids = [str(expert) for expert in layer.committee]
+    more = f" +{len(ids) - _MOST_IDS}" if len(ids) > _MOST_IDS else ""
+    return (
+        str(layer.layer_id),
+        " ".join(ids[:_MOST_IDS]) + more + ("*" if layer.fallback_used else ""),
+        str(len(ids)),
+        _fixed(layer.rank_mean, 2),
+        _fixed(layer.rank_var, 2),
+        _fixed(layer.coverage, 3),
+        _fixed(layer.coverage_equal_weight, 3),
+        _fixed(layer.influence_density, 2),
+        _fixed(layer.influence_density_equal_weight, 2),
+        _fixed(layer.jaccard_mean, 3),
+        _fixed(layer.jaccard_random, 3),
+        _fixed(layer.gini, 3),
+    )
+
+
+def _aligned(rows: Iterable[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Rows as lines of equal columns two spaces apart; columns in ``left`` start on the left."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _fixed(value: float, decimals: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _finite(value: str | float) -> str | float | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: str | float) -> str | float:
+    """A CSV cell: undefined is empty, truth is lower case; infinity prints as inf."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _plain(text: str) -> str:
+    """A name that cannot disturb a terminal: one line, no control characters, not too long."""
+    safe = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return safe if len(safe) <= _LONGEST_NAME else safe[: _LONGEST_NAME - 3] + "..."

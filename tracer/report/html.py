@@ -1,0 +1,140 @@
+"""Audits of one run -> one HTML document that opens from a file, offline.
+
+The page carries its style, script and data. Its content security policy admits exactly that
+style and that script, by digest, and nothing from outside; every value is escaped on its way
+in. The same input gives the same bytes: no clock, no random id.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tracer.errors import InputError
+from tracer.records import Audit, LayerAudit
+from tracer.report import words
+from tracer.report.figures import (
+    LORENZ_BOX,
+    SHARE_UNIT,
+    contribution_table,
+    heatmap_data,
+    jaccard_data,
+    jaccard_matrix,
+    lorenz_curves,
+)
+from tracer.report.palette import NUM_STEPS, STOPS, scale_css, step
+
+__all__ = ["render_report"]
+
+_FOLDER = Path(__file__).parent
+
+
+def render_report(
+    audits: Sequence[Audit], *, run: Mapping[str, object], tracer_version: str
+) -> str:
+    """One self-contained HTML page on a run's audits.
+
+    Args:
+        audits: at least one, all of the same run, each becomes a tab in this order
+        run: the run's row of the table ``runs``; absent and None values are not shown
+        tracer_version: printed at the foot of the page
+    """
+    if not audits:
+        raise InputError("a report needs at least one audit", "`tracer audit` makes one.")
+    run_ids = sorted({audit.run_id for audit in audits})
+    if len(run_ids) > 1:
+        raise InputError(
+            f"a report is about one run; these audits are of {len(run_ids)}: {', '.join(run_ids)}",
+            "write one report per run.",
+        )
+    style = scale_css() + _asset("report.css")
+    script = _asset("report.js")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            policy=_policy(style, script),
+            style=style,
+            script=script,
+            palette=STOPS,
+            num_steps=NUM_STEPS,
+            box=LORENZ_BOX,
+            first=audits[0],
+            facts=words.run_facts(audits[0], run),
+            panels=[_panel(audit, number) for number, audit in enumerate(audits, start=1)],
+            modes=words.MODES,
+            scopes=words.SCOPES,
+            tracer_version=tracer_version,
+        )
+    )
+
+
+def _panel(audit: Audit, number: int) -> dict[str, object]:
+    """All the template needs for one audit; ids of further audits end in '-2', '-3', ..."""
+    contributions = contribution_table(audit)
+    jaccard = jaccard_data(audit)
+    heatmap = heatmap_data(audit, contributions)
+    return {
+        "number": number,
+        "suffix": "" if number == 1 else f"-{number}",
+        "label": words.label(audit),
+        "audit": audit,
+        "layers": sorted(audit.layers, key=_by_layer),
+        "summary": words.summary(audit),
+        "domains": contributions.domains,
+        "jaccard": jaccard,
+        "matrix": jaccard_matrix(jaccard),
+        "curves": lorenz_curves(audit, contributions),
+        "truncation_gini": 1 - audit.rank_cutoff / audit.num_experts if audit.num_experts else None,
+        "largest_share": heatmap["largest"] / SHARE_UNIT,
+        "data": {"heatmap": heatmap, "jaccard": jaccard},
+    }
+
+
+def _by_layer(layer: LayerAudit) -> int:
+    return layer.layer_id
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {
+        "sort_keys": True,
+        "separators": (",", ":"),
+        "allow_nan": False,
+    }
+    environment.filters |= {
+        "fixed": words.fixed,
+        "percent": words.percent,
+        "count": words.count,
+        "plural": words.plural,
+        "ranges": words.ranges,
+        "sort_key": words.sort_key,
+        "step": step,
+    }
+    return environment
+
+
+def _asset(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Content security policy: this style, this script, nothing else."""
+    return (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

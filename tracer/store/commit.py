@@ -1,0 +1,136 @@
+"""Makes durable shard files part of the tables: every request whole, every batch once.
+
+A batch is the shards of some finished requests with their rows of `requests`. Delta commits
+one table at a time, so a batch is first *staged*: one JSON file names all its Parquet files.
+From then on it will be committed, by this process or by the next one that writes the run.
+The tables are committed in a fixed order with `requests` last; a request that is there has
+all its rows.
+
+A Delta application transaction id does not by itself stop a replay, so each commit opens the
+table, checks the id and commits on that same handle.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
+
+from tracer.schema import arrow_schema
+from tracer.store.lake import Lake
+from tracer.store.shard import ShardFile, write_table
+
+__all__ = ["commit_batch", "next_batch", "recover", "write_requests"]
+
+_COMMIT_ORDER = ("routing", "tokens", "usage", "usage_by_domain", "requests")
+_COMMIT_TRIES = 20
+_STATISTICS = ("run_id", "layer_id", "position", "request_id")
+
+
+def write_requests(
+    lake: Lake, run_id: str, batch: int, rows: Sequence[Mapping[str, Any]]
+) -> ShardFile:
+    """Write the batch's rows of `requests` to a durable file, not yet committed."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema("requests"))
+    return write_table(lake.path, "requests", run_id, f"{batch:06d}", [table])
+
+
+def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]) -> None:
+    """Stage a batch, commit its files table by table, unstage it."""
+    staged = _staging(lake, run_id) / f"{batch:06d}.json"
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    hidden = staged.with_suffix(".tmp")
+    with hidden.open("w", encoding="utf-8") as file:
+        json.dump([shard.to_dict() for shard in files], file)
+        file.flush()
+        os.fsync(file.fileno())
+    hidden.replace(staged)
+    _publish(lake, run_id, staged)
+
+
+def recover(lake: Lake, run_id: str) -> int:
+    """Bring a run back to whole batches after a crash; call it under the run's write lock.
+
+    Finishes batches that were staged, then removes the run's files that no table names.
+
+    Returns:
+        Number of files removed.
+    """
+    for staged in sorted(_staging(lake, run_id).glob("*.json")):
+        _publish(lake, run_id, staged)
+    removed = 0
+    for table in _COMMIT_ORDER:
+        live = set(lake.files(table, run_id))
+        for path in (lake.path / table / run_id).glob("*"):
+            if str(path) not in live:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def next_batch(lake: Lake, run_id: str) -> int:
+    """Number of the first batch that was not committed yet."""
+    names = [Path(path).stem for path in lake.files("requests", run_id)]
+    return max((int(name) + 1 for name in names), default=0)
+
+
+def _staging(lake: Lake, run_id: str) -> Path:
+    return lake.path / "_tracer" / "staged" / run_id
+
+
+def _publish(lake: Lake, run_id: str, staged: Path) -> None:
+    files = [ShardFile(**entry) for entry in json.loads(staged.read_text(encoding="utf-8"))]
+    for table in _COMMIT_ORDER:
+        mine = [file for file in files if file.table == table and file.num_rows]
+        if mine:
+            _add_once(lake, table, mine, app_id=f"{run_id}/{staged.stem}")
+    staged.unlink()
+
+
+def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
+    """One Delta commit that adds the files, unless a commit with this id is there already."""
+    for attempt in range(_COMMIT_TRIES):
+        delta = lake.delta(table)
+        if delta.transaction_version(app_id) is not None:
+            return
+        try:
+            delta.create_write_transaction(
+                [_add_action(lake, file) for file in files],
+                mode="append",
+                schema=arrow_schema(table),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(app_id, 1)], max_commit_retries=_COMMIT_TRIES
+                ),
+            )
+        except CommitFailedError:
+            if attempt == _COMMIT_TRIES - 1:
+                raise
+        else:
+            return
+
+
+def _add_action(lake: Lake, file: ShardFile) -> AddAction:
+    footer = pq.read_metadata(lake.path / file.table / file.path)
+    lows: dict[str, Any] = {}
+    highs: dict[str, Any] = {}
+    for group in range(footer.num_row_groups):
+        for index in range(footer.num_columns):
+            column = footer.row_group(group).column(index)
+            name, statistics = column.path_in_schema, column.statistics
+            if name in _STATISTICS and statistics is not None and statistics.has_min_max:
+                lows[name] = min(lows.get(name, statistics.min), statistics.min)
+                highs[name] = max(highs.get(name, statistics.max), statistics.max)
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values={},
+        modification_time=file.modified_ms,
+        data_change=True,
+        stats=json.dumps({"numRecords": file.num_rows, "minValues": lows, "maxValues": highs}),
+    )
