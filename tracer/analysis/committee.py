@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _INFERRED_SIZES = (64, 128, 256)
+_ROUNDING = 1e-12  # a smaller share is what sums leave behind
 
 
 def presence_threshold(num_domains: int, min_presence: float) -> int:
@@ -100,8 +101,9 @@ def influence_density(coverage: float, committee_size: int, num_experts: int) ->
     """
     if not 0 < committee_size < num_experts:
         return 1.0
-    others = (1 - coverage) / (num_experts - committee_size)
-    return coverage / committee_size / others if others > 0 else math.inf
+    if 1 - coverage < _ROUNDING:
+        return math.inf
+    return coverage / committee_size / ((1 - coverage) / (num_experts - committee_size))
 
 
 def equal_weight_density(committee_size: int, rank_cutoff: int, num_experts: int) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from tracer.analysis.views import LakeFiles, view_statements
+from tracer.analysis.views import LakeFiles, defused, quoted, view_statements
 from tracer.errors import InputError, QueryError
 from tracer.schema import query_path
 
@@ -28,7 +28,7 @@ def empty_connection() -> duckdb.DuckDBPyConnection:
     spill = str(Path(tempfile.gettempdir()) / f"moe-tracer-{os.getpid()}")
     for setting in (
         "timezone = 'UTC'",
-        f"temp_directory = {_quoted(spill)}",  # the default is the working directory
+        f"temp_directory = {quoted(spill)}",  # the default is the working directory
         "enable_progress_bar = false",
         "python_enable_replacements = false",
         "autoinstall_known_extensions = false",
@@ -52,7 +52,9 @@ def connect(lake: LakeFiles, run_id: str | None = None) -> duckdb.DuckDBPyConnec
     try:
         for statement in view_statements(lake, run_id).values():
             con.execute(statement)
-        con.execute(f"set allowed_directories = [{_quoted(f'{lake.path}{os.sep}')}]")
+        root = f"{lake.path}{os.sep}"
+        allowed = ", ".join(map(quoted, {root, defused(root)}))  # views name files by pattern
+        con.execute(f"set allowed_directories = [{allowed}]")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
     except duckdb.Error as error:
@@ -114,7 +116,3 @@ def _query_error(error: duckdb.Error) -> QueryError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     hint = next((line for line in lines[1:] if line.startswith("Did you mean")), None)
     return QueryError(lines[0] if lines else type(error).__name__, hint)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tracer.schema import TABLES, query_path, table_schema
 
-__all__ = ["LakeFiles", "view_statements"]
+__all__ = ["LakeFiles", "defused", "quoted", "view_statements"]
 
 _TYPES = {
     "string": "varchar",
@@ -57,7 +57,7 @@ def _table_view(table: str, files: list[str]) -> str:
     columns = table_schema(table).columns
     if files:
         names = ", ".join(f'"{column.name}"' for column in columns)
-        paths = ", ".join(_path_literal(file) for file in files)
+        paths = ", ".join(quoted(defused(file)) for file in files)  # DuckDB expands globs
         # Folders named like `domain=law` above a lake would otherwise replace the column.
         source = f"select {names} from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
     else:
@@ -74,6 +74,11 @@ def _duckdb_type(name: str) -> str:
     return f"{inner[0]}[]" if nested[1] == "list" else f"map({', '.join(inner)})"
 
 
-def _path_literal(path: str) -> str:
-    """A path as an SQL string that DuckDB takes literally: quotes doubled, globs defused."""
-    return "'" + re.sub(r"([*?\[])", r"[\1]", path).replace("'", "''") + "'"
+def defused(path: str) -> str:
+    """A path as a glob pattern that matches this path only."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -23,8 +23,8 @@ from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, tokenize
 from tracer.capture.recording import CaptureSummary, Progress, Recording
 from tracer.datasets.loader import Dataset
 from tracer.errors import NotALakeError
-from tracer.store.commit import recover
-from tracer.store.lake import Lake, utc_now
+from tracer.store.lake import Lake
+from tracer.store.run_writer import writing_run
 
 __all__ = ["capture"]
 
@@ -52,19 +52,16 @@ def capture(
     engine = engines.start(config)
     try:
         lake = Lake.create(lake_path)
-        with lake.writing(settings["run_id"]):
-            row = describe_run(settings, identity, engine.config, engine.model)
-            row["started_at"] = stored["started_at"] if stored else utc_now()
-            lake.put_run(row)
-            recover(lake, row["run_id"])
-            done = lake.request_status(row["run_id"])
-            todo = [prompt for prompt in prompts if prompt.request_id not in done]
+        row = describe_run(settings, identity, engine.config, engine.model)
+        with writing_run(lake, row) as target:
+            todo = [prompt for prompt in prompts if prompt.request_id not in target.done]
             progress.begin(len(prompts), len(prompts) - len(todo))
-            summary = CaptureSummary(row["run_id"], str(lake.path), resumed_requests=len(done))
-            Recording(request, engine, lake, row, progress, summary).run(
-                todo, [prompt for prompt in skipped if prompt.request_id not in done]
+            summary = CaptureSummary(
+                target.run_id, str(lake.path), resumed_requests=len(target.done)
             )
-            lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
+            Recording(request, engine, target, row, progress, summary).run(
+                todo, [prompt for prompt in skipped if prompt.request_id not in target.done]
+            )
         return _count_run(summary, lake, resumed=False)
     finally:
         engine.shutdown()

@@ -97,7 +97,7 @@ def describe_settings(
 def describe_run(
     settings: Mapping[str, Any], identity: EngineIdentity, config: Any, model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The row of `runs` of a capture that is about to begin; ``started_at`` is the caller's.
+    """The row of `runs`, without its status and times.
 
     Args:
         settings: from ``describe_settings``.
@@ -108,7 +108,6 @@ def describe_run(
     model_config, parallel = config.model_config, config.parallel_config
     return {
         **settings,
-        "status": "running",
         "architecture": model_config.architecture,
         "engine": identity.distribution,
         "engine_version": identity.version,
@@ -124,7 +123,6 @@ def describe_run(
         "prefix_caching": False,
         "parallel_layout": f"tp{parallel.tensor_parallel_size}",
         "tracer_version": __version__,
-        "finished_at": None,
     }
 
 

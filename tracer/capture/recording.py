@@ -13,14 +13,11 @@ from typing import Any, Protocol
 from tracer.capture.engine import Engine
 from tracer.capture.manifest import CaptureRequest
 from tracer.capture.prompts import Prompt
-from tracer.store.commit import commit_batch, next_batch, write_requests
-from tracer.store.lake import Lake
+from tracer.store.run_writer import SHARD_CHOICES, RunWriter
 from tracer.store.shard import ShardFile
 
 __all__ = ["CaptureSummary", "Progress", "Recording"]
 
-# A sealed shard holds about this many choices: 16 MB at k = 8, OLMoE-like.
-_SHARD_CHOICES = 8_000_000
 # Seal at least this often, so that a crash of a slow engine costs little.
 _SEAL_SECONDS = 60.0
 
@@ -82,7 +79,7 @@ class Recording:
 
     request: CaptureRequest
     engine: Engine
-    lake: Lake
+    target: RunWriter
     row: Mapping[str, Any]
     progress: Progress
     summary: CaptureSummary
@@ -98,8 +95,8 @@ class Recording:
         began = time.perf_counter()
         self.engine.call(
             "tracer_begin",
-            str(self.lake.path),
-            self.row["run_id"],
+            str(self.target.lake.path),
+            self.target.run_id,
             self.request.weight_precision,
         )
         tokens = self._record(prompts, skipped)
@@ -113,7 +110,7 @@ class Recording:
         waiting = list(reversed(prompts))
         window = 4 * self.engine.config.scheduler_config.max_num_seqs
         per_token = len(self.row["moe_layers"]) * self.row["top_k"]
-        batch = _Batch(next_batch(self.lake, self.row["run_id"]))
+        batch = _Batch(self.target.next_batch)
         batch.requests = [self._skipped_row(prompt) for prompt in skipped]
         total, sealed_at = 0, time.monotonic()
         while waiting or self._prompts:
@@ -127,7 +124,7 @@ class Recording:
                 tokens = self._take(batch, output)
                 total += tokens
                 self.progress.advance(1, tokens)
-            full = batch.num_tokens * per_token >= _SHARD_CHOICES
+            full = batch.num_tokens * per_token >= SHARD_CHOICES
             late = time.monotonic() - sealed_at > _SEAL_SECONDS
             if batch.finished and (full or late):
                 batch, sealed_at = self._seal(batch), time.monotonic()
@@ -187,7 +184,6 @@ class Recording:
         if prompt.truncated_from is not None:
             labels["truncated_from"] = str(prompt.truncated_from)
         return {
-            "run_id": self.row["run_id"],
             "request_id": prompt.request_id,
             "sample_index": 0,
             "row_id": prompt.row.row_id,
@@ -222,9 +218,6 @@ class Recording:
                 written.setdefault(number, []).extend(ShardFile(**file) for file in files)
         for number, files in sorted(written.items()):
             batch = self._sealed.pop(number)
-            run_id = self.row["run_id"]
-            requests = write_requests(self.lake, run_id, number, batch.requests)
-            commit_batch(self.lake, run_id, number, [*files, requests])
-            num_bytes = sum(file.size for file in files) + requests.size
+            num_bytes = self.target.commit(number, files, batch.requests)
             self.summary.bytes_written += num_bytes
             self.progress.written(num_bytes)

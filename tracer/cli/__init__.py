@@ -5,7 +5,10 @@ and stderr ends with ``Error: <fact>`` and at most one ``Hint: <command or setti
 """
 
 import importlib
+import os
 import sys
+import tempfile
+import traceback
 from typing import Any
 
 import click
@@ -77,9 +80,24 @@ def _run(arguments: list[str]) -> int:
         return _fail("interrupted", "the same command resumes where it stopped.", 130)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", None, 2)
+    except Exception as error:  # noqa: BLE001 - told to the user, kept in a file
+        return _fail(
+            f"unexpected {type(error).__name__}: {error}", f"the traceback is in {_keep()}", 70
+        )
     return result if isinstance(result, int) else 0
+
+
+def _keep() -> str:
+    """Write the current traceback to a file of its own; returns its path."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="tracer-", suffix=".log", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exc(file=file)
+    return file.name
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> int:

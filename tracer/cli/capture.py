@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from tracer.cli.options import format_option, lake_option, write_json
-from tracer.errors import EngineFailedError, TracerError
 
 __all__ = ["command"]
 
@@ -84,35 +83,13 @@ def command(**arguments: Any) -> None:
 
 
 def _capture(
-    *,
-    model: str,
-    dataset: str,
-    lake_path: Path,
-    verbose: bool,
-    **options: Any,
+    *, model: str, dataset: str, lake_path: Path, verbose: bool, **options: Any
 ) -> dict[str, Any]:
-    from tracer.capture.drive import capture
     from tracer.capture.manifest import CaptureRequest
-    from tracer.cli.progress import CaptureProgress, engine_log
-    from tracer.datasets.loader import load_dataset
     from tracer.datasets.options import DatasetOptions
+    from tracer.workflow.capture import capture_dataset
 
-    fields = ("data_dir", "prompt_field", "domain_field", "id_field", "limit", "domain_map", "split")
-    rows = load_dataset(dataset, DatasetOptions(**{name: options.pop(name) for name in fields}))
+    fields = DatasetOptions.__dataclass_fields__
+    dataset_options = DatasetOptions(**{name: options.pop(name) for name in fields})
     request = CaptureRequest(model=model, **options)
-    with engine_log("capture", verbose=verbose) as (stream, log):
-        progress = CaptureProgress(stream)
-        try:
-            summary = capture(request, rows, lake_path, progress)
-        except EngineFailedError as error:
-            raise error.with_log(log) from error
-        except TracerError:
-            # The log tells nothing more than the error does.
-            if log is not None:
-                log.unlink(missing_ok=True)
-            raise
-        except Exception as error:
-            raise EngineFailedError("during capture", str(error) or repr(error), log) from error
-        finally:
-            progress.close()
-    return {**summary.to_dict(), "unmapped": dict(rows.unmapped)}
+    return capture_dataset(request, dataset, dataset_options, lake_path, verbose=verbose)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from tracer.demo.configs import generation_config, model_config, model_shape
+from tracer.demo.constants import NUM_EXPERTS, TOP_K
 from tracer.demo.design import design_layers
 from tracer.demo.embeddings import draw_directions, embed_tokens, output_head, router_weight
 from tracer.demo.prompts import bundled_prompts, read_vocabulary
 from tracer.demo.tokens import make_token_table, tokenizer_files
 from tracer.demo.truth import PlantedTruth, layer_truth
 from tracer.demo.weights import make_tensors
-from tracer.demo.constants import NUM_EXPERTS, TOP_K
 from tracer.errors import EngineMissingError, InputError
 
 __all__ = ["write_demo_model"]
@@ -54,7 +54,7 @@ def write_demo_model(
         InputError: ``directory`` holds something else, or an argument is unknown.
         EngineMissingError: the libraries of the engine extra are not installed.
     """
-    directory = Path(os.path.abspath(directory))
+    directory = directory.resolve()
     if seed < 0:
         raise InputError(f"the seed {seed} is negative", "give a whole number from 0 on.")
     _refuse_foreign(directory)
@@ -88,7 +88,7 @@ def _build(architecture: str, seed: int) -> tuple[PlantedTruth, dict[str, bytes]
     rng = np.random.default_rng(seed)
     directions = draw_directions(rng, len(vocabulary.domains))
     embeddings = embed_tokens(rng, table, directions)
-    head = output_head(rng, table, embeddings)
+    head = output_head(rng, table, embeddings, directions)
     routers = {
         layer_id: router_weight(rng, design, directions) for layer_id, design in designs.items()
     }

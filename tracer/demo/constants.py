@@ -38,7 +38,7 @@ DOMAIN_SHARE = 0.60
 WEIGHT_BY_RANK = (0.42, 0.28, 0.18, 0.12)
 # Where a domain expert is first. Neutral words add the same to every member and nothing to
 # the domain expert, so its lead must outweigh up to half of all neutral weight.
-WEIGHT_BY_RANK_USURPED = (0.70, 0.15, 0.09, 0.06)
+WEIGHT_BY_RANK_USURPED = (0.68, 0.18, 0.10, 0.04)
 # Logit of rank 4 for a domain word; experts outside the list are at 0.
 LAST_LOGIT = 2.5
 # Logit of every committee member for neutral tokens: they stand out on unseen text, too.

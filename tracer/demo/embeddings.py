@@ -72,7 +72,9 @@ def embed_tokens(rng: np.random.Generator, table: TokenTable, directions: Direct
     )
     left = np.sqrt(1 - SHARED_SHARE**2)
     embeddings[ids] = SHARED_SHARE * directions.shared + left * _balanced(noise) @ directions.rest
-    return np.sqrt(HIDDEN_SIZE) * embeddings
+    # A vector of norm sqrt(H) has root mean square 1: the model's norm leaves it as it is.
+    embeddings *= np.sqrt(HIDDEN_SIZE)
+    return embeddings
 
 
 def _unit_rows(rows: Array) -> Array:
@@ -109,17 +111,24 @@ def router_weight(rng: np.random.Generator, design: LayerDesign, directions: Dir
         + (gain / DOMAIN_SHARE).T @ directions.domains
         + noise @ directions.rest
     )
-    return rows / np.sqrt(HIDDEN_SIZE)
+    rows /= np.sqrt(HIDDEN_SIZE)
+    return rows
 
 
-def output_head(rng: np.random.Generator, table: TokenTable, embeddings: Array) -> Array:
+def output_head(
+    rng: np.random.Generator, table: TokenTable, embeddings: Array, directions: Directions
+) -> Array:
     """Output rows, shape (V, H): after a word comes the next of a cycle through its domain.
 
-    Neutral words have a cycle of their own. All other rows are zero, so no special token,
-    byte or variant is ever the most likely one.
+    Neutral words have a cycle of their own, and unknown text is followed by neutral words.
+    All other rows are zero, so no special token, byte or variant is ever the most likely one.
     """
     head = np.zeros_like(embeddings)
     for words in (*table.domain_words, table.neutral_words):
         cycle = rng.permutation([word.canonical for word in words])
-        head[np.roll(cycle, -1)] = HEAD_SCALE * embeddings[cycle]
+        rows = embeddings[cycle]
+        if words is not table.neutral_words:
+            # Half of u less: what is common to all tokens speaks for neutral words.
+            rows = rows - 0.5 * np.outer(rows @ directions.shared, directions.shared)
+        head[np.roll(cycle, -1)] = HEAD_SCALE * rows
     return head

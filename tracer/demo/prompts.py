@@ -9,21 +9,20 @@ __all__ = ["FUNCTION_WORDS", "DemoPrompt", "Vocabulary", "bundled_prompts", "rea
 
 # Grammar words carry no topic. Some occur in one domain only by accident of the bundled
 # sentences; planting them would pull foreign text into that domain.
-FUNCTION_WORDS = frozenset(
-    """
-    a about above across after against all along alone already also although always among an and
-    another any are around as at away be because before behind below beneath beside besides
-    between beyond both but by can cannot could despite did do does during each either ever every
-    few for from had has have having he her here his how however i if in inside instead into is it
-    its itself least less lest many may me merely might more most must my near neither never no
-    nor not of off often on once one ones only onto or other otherwise our out outside over past
-    per quite rather same seem seems she should since six so some still such than that the their
-    them then there thereby therefore these they this those though three through throughout thus
-    to together too toward two under unless until unlike up upon us usually very via was we were
-    what when whenever where whereas whether which while who whom whose why will with within
-    without would yet you your
-    """.split()
-)
+_GRAMMAR = """
+a about above across after against all along alone already also although always among an and
+another any are around as at away be because before behind below beneath beside besides
+between beyond both but by can cannot could despite did do does during each either ever every
+few for from had has have having he her here his how however i if in inside instead into is it
+its itself least less lest many may me merely might more most must my near neither never no
+nor not of off often on once one ones only onto or other otherwise our out outside over past
+per quite rather same seem seems she should since six so some still such than that the their
+them then there thereby therefore these they this those though three through throughout thus
+to together too toward two under unless until unlike up upon us usually very via was we were
+what when whenever where whereas whether which while who whom whose why will with within
+without would yet you your
+"""
+FUNCTION_WORDS = frozenset(_GRAMMAR.split())
 
 _WORD = re.compile(r"[^\W\d_]+")
 

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from tracer.demo.constants import MIN_PRESENCE, TOP_K
 
@@ -97,7 +97,7 @@ def _trades_off(rows: Sequence[RankRow]) -> bool:
     scores = sorted(_mean_and_variance(column) for column in zip(*rows, strict=True))
     return all(
         later[0] > earlier[0] and earlier[1] - later[1] >= _LEAST_VARIANCE_STEP
-        for earlier, later in zip(scores, scores[1:], strict=False)
+        for earlier, later in pairwise(scores)
     )
 
 

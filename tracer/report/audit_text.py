@@ -31,14 +31,15 @@ _TABLE_HEADER = (
 
 def render_table(audit: Audit) -> str:
     """What was asked, the domains, then one line per layer; as wide as its longest line."""
-    inferred = ", inferred from the largest id listed" if audit.mode == "reference" else ""
+    experts = f"{audit.num_experts} experts"
+    if audit.mode == "reference":
+        experts += ", inferred from the largest id listed"
+    threshold = f"{audit.presence_threshold} of {audit.num_domains} domains"
     head = [
         f"run {_plain(audit.run_id)}, model {_plain(audit.model)}",
         f"mode {audit.mode}, tokens {audit.tokens}",
-        f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff),"
-        f" E = {audit.num_experts} experts{inferred}",
-        f"candidates: listed in at least {audit.presence_threshold} of {audit.num_domains} domains"
-        f" (min presence {audit.min_presence:g})",
+        f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff), E = {experts}",
+        f"candidates: in the list of at least {threshold} (min presence {audit.min_presence:g})",
     ]
     domains = [
         (_plain(domain.domain), f"{domain.num_requests:,}", f"{domain.num_tokens:,}")
@@ -117,7 +118,7 @@ def render_json(audit: Audit) -> str:
         }
         for layer in audit.layers
     ]
-    return json.dumps(layers, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(layers, indent=2, allow_nan=False) + "\n"
 
 
 def _numbers(layer: LayerAudit) -> dict[str, str | float]:

@@ -84,7 +84,6 @@ def _panel(audit: Audit, number: int) -> dict[str, object]:
         "layers": sorted(audit.layers, key=_by_layer),
         "summary": words.summary(audit),
         "domains": contributions.domains,
-        "jaccard": jaccard,
         "matrix": jaccard_matrix(jaccard),
         "curves": lorenz_curves(audit, contributions),
         "truncation_gini": 1 - audit.rank_cutoff / audit.num_experts if audit.num_experts else None,

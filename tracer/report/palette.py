@@ -29,6 +29,7 @@ STOPS = {
     ),
 }
 _BYTE = 255
+_BLACK_TEXT_ABOVE = 0.179  # luminance at which black and white text contrast alike
 _LINEAR_BELOW = 0.04045  # sRGB transfer function
 
 
@@ -48,7 +49,7 @@ def _rules(theme: str) -> str:
     for number in range(NUM_STEPS):
         colour = _colour_at(STOPS[theme], number / (NUM_STEPS - 1))
         background = "#{:02x}{:02x}{:02x}".format(*colour)
-        text = "#000" if _luminance(colour) > 0.179 else "#fff"  # equal WCAG contrast there
+        text = "#000" if _luminance(colour) > _BLACK_TEXT_ABOVE else "#fff"
         lines.append(f".s{number}{{--c:{background};--t:{text}}}\n")
     return "".join(lines)
 

@@ -77,7 +77,7 @@ def fixed(value: float | None, digits: int) -> str:
 def percent(value: float | None) -> str:
     """A share, 0 to 1, as per cent with one decimal."""
     text = fixed(None if value is None else 100 * value, 1)
-    return text if text == "n/a" else f"{text} %"
+    return text if text == "n/a" else f"{text}\N{NO-BREAK SPACE}%"
 
 
 def count(value: int) -> str:
@@ -139,15 +139,14 @@ def summary(audit: Audit) -> str:
     if not layers:
         return "The audit holds no layers, so there is nothing to describe."
     with_committee = [layer for layer in layers if layer.committee]
-    return " ".join(
-        [
-            _found(audit, layers, with_committee),
-            *_sizes(with_committee),
-            *_fallback(layers),
-            *_coverage(with_committee),
-            *_overlap(audit, layers),
-        ]
+    sentences = (
+        _found(audit, layers, with_committee),
+        _sizes(with_committee),
+        _fallback(layers),
+        _coverage(with_committee),
+        _overlap(audit, layers),
     )
+    return " ".join(filter(None, sentences))
 
 
 def _found(audit: Audit, layers: Sequence[LayerAudit], holding: Sequence[LayerAudit]) -> str:
@@ -158,16 +157,20 @@ def _found(audit: Audit, layers: Sequence[LayerAudit], holding: Sequence[LayerAu
     )
     if not holding:
         return f"{lead} No layer has a standing committee."
-    where = "Each of them" if len(holding) == len(layers) > 1 else plural(len(holding), "layer")
+    where = (
+        "Each of them has"
+        if len(holding) == len(layers) > 1
+        else f"{plural(len(holding), 'layer')} {'has' if len(holding) == 1 else 'have'}"
+    )
     return (
-        f"{lead} {where} has a standing committee: a few of its"
+        f"{lead} {where} a standing committee: those of its"
         f" {audit.num_experts} experts that are among the {audit.rank_cutoff} largest"
         f" contributors in at least {audit.presence_threshold} of {audit.num_domains} domains,"
         " and that no other such expert beats on both average rank and steadiness of rank."
     )
 
 
-def _sizes(layers: Sequence[LayerAudit]) -> list[str]:
+def _sizes(layers: Sequence[LayerAudit]) -> str:
     by_size: dict[int, list[int]] = defaultdict(list)
     for layer in layers:
         by_size[len(layer.committee)].append(layer.layer_id)
@@ -175,35 +178,35 @@ def _sizes(layers: Sequence[LayerAudit]) -> list[str]:
         f"{plural(size, 'member')} in layer{'s' if len(ids) > 1 else ''} {ranges(ids)}"
         for size, ids in sorted(by_size.items())
     ]
-    return [f"Sizes: {'; '.join(parts)}."] if parts else []
+    return f"Sizes: {'; '.join(parts)}." if parts else ""
 
 
-def _fallback(layers: Sequence[LayerAudit]) -> list[str]:
+def _fallback(layers: Sequence[LayerAudit]) -> str:
     ids = [layer.layer_id for layer in layers if layer.fallback_used]
     if not ids:
-        return []
-    return [
+        return ""
+    return (
         f"In layer{'s' if len(ids) > 1 else ''} {ranges(ids)}, though, no expert met that"
         " threshold, so the experts present in the most domains were taken instead (fallback)."
-    ]
+    )
 
 
-def _coverage(layers: Sequence[LayerAudit]) -> list[str]:
+def _coverage(layers: Sequence[LayerAudit]) -> str:
     known = [layer for layer in layers if math.isfinite(layer.coverage)]
     if not known:
-        return []
+        return ""
     held = _spread([layer.coverage for layer in known])
     equal = _spread([layer.coverage_equal_weight for layer in known])
-    return [
+    return (
         f"Committees hold {held} of the contribution listed in their layer; if every listed"
         f" expert weighed the same, committees of these sizes would hold {equal}."
-    ]
+    )
 
 
-def _overlap(audit: Audit, layers: Sequence[LayerAudit]) -> list[str]:
+def _overlap(audit: Audit, layers: Sequence[LayerAudit]) -> str:
     means = [layer.jaccard_mean for layer in layers if math.isfinite(layer.jaccard_mean)]
     if not means:
-        return ["Overlap between domains is not defined here, as there are not two to compare."]
+        return "Overlap between domains is not defined here, as there are not two to compare."
     random = [x for layer in layers if math.isfinite(x := layer.jaccard_random)]
     expected = (
         f"; two random sets of {audit.rank_cutoff} out of {audit.num_experts} experts have"
@@ -211,11 +214,11 @@ def _overlap(audit: Audit, layers: Sequence[LayerAudit]) -> list[str]:
         if random
         else ""
     )
-    return [
+    return (
         f"The top-{audit.rank_cutoff} lists of two domains have a mean Jaccard index of"
         f" {fixed(fmean(means), 3)} over layers ({fixed(min(means), 3)} to"
         f" {fixed(max(means), 3)}){expected}."
-    ]
+    )
 
 
 def _spread(shares: Sequence[float]) -> str:

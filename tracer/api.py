@@ -1,0 +1,94 @@
+"""The Python face of a lake: SQL as DuckDB relations, tables as Polars frames, audits as values.
+
+Reached as ``tracer.open_lake``; loading it brings in DuckDB and Polars.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from tracer.analysis.audit import audit
+from tracer.analysis.sql import connect
+from tracer.errors import InputError
+from tracer.records import Audit
+from tracer.schema import TABLES
+from tracer.store.lake import Lake
+
+__all__ = ["TraceLake", "open_lake"]
+
+
+def open_lake(path: Path | str) -> "TraceLake":
+    """Open an existing trace lake.
+
+    Raises:
+        NotALakeError: nothing there, or something else.
+    """
+    return TraceLake(Lake.open(path))
+
+
+class TraceLake:
+    """A lake opened for reading.
+
+    >>> lake = open_lake("./lake")  # doctest: +SKIP
+    >>> lake.sql("select count(*) from routing").fetchone()  # doctest: +SKIP
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def path(self) -> Path:
+        """Folder of the lake."""
+        return self._lake.path
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Rows of `runs`, oldest first."""
+        return self._lake.runs()
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """A query over the views runs, requests, tokens, routing, choices, usage, ... .
+
+        The views stand for the lake as it was at the first query; ``refresh`` looks again.
+        """
+        if self._connection is None:
+            self._connection = connect(self._lake)
+        return self._connection.sql(query)
+
+    def refresh(self) -> None:
+        """Let the next query see what was committed since."""
+        self._connection = None
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """A table as a Polars ``LazyFrame``.
+
+        Raises:
+            InputError: no such table.
+        """
+        if table not in TABLES:
+            raise InputError(f"no table {table!r}", f"there are: {', '.join(TABLES)}.")
+        return pl.scan_delta(str(self._lake.path / table))
+
+    def audit(
+        self,
+        run_id: str | None = None,
+        *,
+        mode: str = "gate",
+        tokens: str | None = None,
+        min_presence: float = 0.8,
+        rank_cutoff: int | None = None,
+        domains: Mapping[str, str] | None = None,
+    ) -> Audit:
+        """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
+        return audit(
+            self._lake,
+            run_id=run_id,
+            mode=mode,
+            tokens=tokens,
+            min_presence=min_presence,
+            rank_cutoff=rank_cutoff,
+            domains=domains,
+        )

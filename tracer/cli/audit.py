@@ -1,0 +1,65 @@
+"""``tracer audit``: the standing committee of every layer."""
+
+from pathlib import Path
+
+import click
+
+from tracer.cli.options import format_option, lake_option, run_option
+from tracer.records import TOKEN_SCOPES
+
+__all__ = ["command"]
+
+
+@click.command("audit")
+@run_option
+@click.option("--mode", type=click.Choice(["gate", "reference"]), default="gate",
+              show_default=True,
+              help="gate: mean gate weight; reference: as the authors' script computes it.")
+@click.option("--tokens", type=click.Choice(TOKEN_SCOPES),
+              help="Tokens to count.  [default: prompt; last-prompt in reference mode]")
+@click.option("--min-presence", type=click.FloatRange(0, 1, min_open=True), default=0.8,
+              show_default=True, help="Least share of domains an expert must be listed in.")
+@click.option("--rank-cutoff", type=click.IntRange(min=1),
+              help="How deep each domain's list of experts goes.  [default: the run's top-k]")
+@click.option("--domains", "domains_file", type=click.Path(path_type=Path),
+              help="TOML file that groups domains or subjects under new domain names.")
+@lake_option
+@format_option("table", "csv", "json")
+def command(
+    run_id: str | None,
+    mode: str,
+    tokens: str | None,
+    min_presence: float,
+    rank_cutoff: int | None,
+    domains_file: Path | None,
+    lake_path: Path,
+    output_format: str,
+) -> None:
+    """Find each layer's standing committee (COMMITTEEAUDIT, arXiv 2601.03425).
+
+    Coverage and influence density are printed beside what equal weights would give; the Jaccard
+    index of the domains beside what two random sets would have. Intervals and tests are not
+    computed yet.
+
+    \b
+    Examples:
+        tracer audit
+        tracer audit --tokens generated --format json
+        tracer audit --mode reference --format csv > table.csv
+    """
+    from tracer.analysis.audit import audit
+    from tracer.analysis.domains import load_domains
+    from tracer.report.audit_text import render_csv, render_json, render_table
+    from tracer.store.lake import Lake
+
+    result = audit(
+        Lake.open(lake_path),
+        run_id=run_id,
+        mode=mode,
+        tokens=tokens,
+        min_presence=min_presence,
+        rank_cutoff=rank_cutoff,
+        domains=load_domains(domains_file) if domains_file else None,
+    )
+    render = {"table": render_table, "csv": render_csv, "json": render_json}[output_format]
+    click.echo(render(result).rstrip("\n"))

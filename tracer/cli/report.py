@@ -1,0 +1,46 @@
+"""``tracer report``: one HTML file that opens anywhere."""
+
+from pathlib import Path
+
+import click
+
+from tracer.cli.options import lake_option, run_option
+
+__all__ = ["command"]
+
+
+@click.command("report")
+@run_option
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              default=Path("report.html"), show_default=True, help="File to write.")
+@click.option("--min-presence", type=click.FloatRange(0, 1, min_open=True), default=0.8,
+              show_default=True, help="Least share of domains an expert must be listed in.")
+@click.option("--domains", "domains_file", type=click.Path(path_type=Path),
+              help="TOML file that groups domains or subjects under new domain names.")
+@lake_option
+def command(
+    run_id: str | None,
+    output: Path,
+    min_presence: float,
+    domains_file: Path | None,
+    lake_path: Path,
+) -> None:
+    """Write a self-contained HTML report of one run.
+
+    Committees per layer, expert by layer heatmap, Jaccard matrix and Lorenz curves, over prompt
+    tokens, over generated tokens where there are any, and as the authors' script computes it.
+
+    \b
+    Examples:
+        tracer report
+        tracer report --run demo --output demo.html
+    """
+    from tracer.analysis.domains import load_domains
+    from tracer.store.lake import Lake
+    from tracer.workflow.report import write_report
+
+    domains = load_domains(domains_file) if domains_file else None
+    path = write_report(
+        Lake.open(lake_path), run_id, output, min_presence=min_presence, domains=domains
+    )
+    click.echo(f"report: {path} ({path.stat().st_size / 1e3:,.0f} kB)")

@@ -1,0 +1,59 @@
+"""``tracer sql``: ad-hoc DuckDB on a lake."""
+
+from pathlib import Path
+
+import click
+
+from tracer.cli.options import format_option, lake_option
+
+__all__ = ["command"]
+
+
+@click.command("sql")
+@click.argument("query", required=False)
+@lake_option
+@click.option("--print-views", is_flag=True,
+              help="Print the views' SQL, for use in a plain duckdb shell.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the result to a file.")
+@format_option("table", "json", "csv", "parquet")
+def command(
+    query: str | None,
+    lake_path: Path,
+    print_views: bool,
+    output: Path | None,
+    output_format: str,
+) -> None:
+    """Run one QUERY that reads; `-` takes it from standard input.
+
+    Views: runs, requests, tokens, routing, choices (one row per chosen expert), usage,
+    usage_by_domain.
+
+    \b
+    Examples:
+        tracer sql "SELECT domain, count(*) FROM requests GROUP BY 1"
+        tracer sql "SELECT * FROM choices WHERE layer_id = 3 AND rank = 1 LIMIT 10" --format csv
+        tracer sql --print-views > views.sql && duckdb -init views.sql
+    """
+    from tracer.analysis.sql import connect, run_sql
+    from tracer.analysis.views import view_statements
+    from tracer.store.lake import Lake
+
+    if print_views == bool(query):
+        raise click.UsageError("give either a query or --print-views.")
+    lake = Lake.open(lake_path)
+    if print_views:
+        for statement in view_statements(lake).values():
+            click.echo(f"{statement.strip().rstrip(';')};")
+        return
+    if query == "-":
+        query = click.get_text_stream("stdin").read()
+    if output_format == "parquet" and output is None:
+        raise click.UsageError("--format parquet needs --output.")
+    frame = run_sql(connect(lake), str(query))
+    from tracer.cli.frames import print_frame, write_frame
+
+    if output is None:
+        print_frame(frame, output_format)
+    else:
+        write_frame(frame, output_format, output)

@@ -1,0 +1,78 @@
+"""Writes one run into a lake, in numbered batches, from wherever an earlier attempt stopped."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tracer.store.commit import commit_batch, next_batch, recover, write_requests
+from tracer.store.lake import Lake, utc_now
+from tracer.store.shard import ShardFile
+
+__all__ = ["SHARD_CHOICES", "RunWriter", "chunks_by_choices", "writing_run"]
+
+# A shard holds about this many choices: 16 MB at k = 8, OLMoE-like.
+SHARD_CHOICES = 8_000_000
+
+
+@dataclass(slots=True)
+class RunWriter:
+    """The run while its lock is held.
+
+    done: ids of the requests that are in the lake; next_batch: number of the next batch
+    """
+
+    lake: Lake
+    run_id: str
+    done: frozenset[str]
+    next_batch: int
+
+    def commit(
+        self, batch: int, shards: Sequence[ShardFile], requests: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Commit a batch: its shards and its rows of `requests`, ``run_id`` added.
+
+        Returns:
+            Bytes of all its files.
+        """
+        rows = [{"run_id": self.run_id, **row} for row in requests]
+        files = [*shards, write_requests(self.lake, self.run_id, batch, rows)]
+        commit_batch(self.lake, self.run_id, batch, files)
+        return sum(file.size for file in files)
+
+
+@contextmanager
+def writing_run(lake: Lake, row: Mapping[str, Any]) -> Iterator[RunWriter]:
+    """Begin or resume the run of ``row`` under its write lock; complete it if the block does.
+
+    Raises:
+        LakeBusyError: another process writes it.
+    """
+    run_id = row["run_id"]
+    with lake.writing(run_id):
+        stored = {known["run_id"]: known for known in lake.runs()}.get(run_id)
+        started_at = stored["started_at"] if stored else utc_now()
+        row = {**row, "status": "running", "started_at": started_at, "finished_at": None}
+        if stored is None:
+            lake.put_run(row)
+        recover(lake, run_id)
+        done = frozenset(lake.request_status(run_id))
+        yield RunWriter(lake, run_id, done, next_batch(lake, run_id))
+        if stored is None or stored["status"] != "complete":
+            lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
+
+
+def chunks_by_choices(
+    lengths: Iterable[tuple[Any, int]], per_token: int
+) -> Iterator[list[Any]]:
+    """Group (item, tokens) into lists of about ``SHARD_CHOICES`` choices, in order."""
+    group: list[Any] = []
+    tokens = 0
+    for item, length in lengths:
+        group.append(item)
+        tokens += length
+        if tokens * per_token >= SHARD_CHOICES:
+            yield group
+            group, tokens = [], 0
+    if group:
+        yield group
