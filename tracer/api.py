@@ -33,7 +33,7 @@ class TraceLake:
     """A lake opened for reading.
 
     >>> lake = open_lake("./lake")  # doctest: +SKIP
-    >>> lake.sql("select count(*) from routing").fetchone()  # doctest: +SKIP
+    >>> lake.sql("select count(*) from routing").fetchall()  # doctest: +SKIP
     """
 
     def __init__(self, lake: Lake) -> None:

@@ -125,8 +125,10 @@ def test_choices_has_one_row_per_choice_ranked_by_weight(con):
 
 
 def test_reference_weights_follow_the_authors_formula(make_lake, request_of):
-    """papers.md 1.9 item 3, N = 4: expert 0 always .5 scores 0; expert 1 (.3, 0, .4, 0) scores
-    (.7 / 4) / .400001 * 2/4 = .2187; experts 2 and 3, once with .2, score .25 * .25 = .0625."""
+    """What the authors' code gives for N = 4: expert 0, always .5, scores 0.
+
+    Expert 1 (.3, 0, .4, 0) scores (.7 / 4) / .400001 * 2/4 = .2187; experts 2 and 3, once with .2,
+    .25 * .25 = .0625."""
     weights = [{0: 0.5, 1: 0.3}, {0: 0.5, 2: 0.2}, {0: 0.5, 1: 0.4}, {0: 0.5, 3: 0.2}]
     first = {0: {5: 0.9, 6: 0.1}}
     con = connect(

@@ -75,10 +75,10 @@ law                                                     14   8,136
 bio\\n\\x1b[31mred                                         3      12
 xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...         1       1
 
-layer  committee     size  rank   rank   coverage  equal-weight  influence  equal-weight  Jaccard  Jaccard   Gini
-       by mean rank   |C|  mean    var  of listed     reference    density     reference     mean   random
-    1  3                1  1.33   0.22      0.337         0.250      32.07         21.00    0.750    0.034  0.900
-    2  9 12 3 0*        4  4.00   2.15      1.000         1.000        inf           inf        -    0.034  0.900
+layer  committee     size  rank  rank   coverage  equal-weight  influence  equal-weight  Jaccard  Jaccard   Gini
+       by mean rank   |C|  mean   var  of listed     reference    density     reference     mean   random
+    1  3                1  1.33  0.22      0.337         0.250      32.07         21.00    0.750    0.034  0.900
+    2  9 12 3 0*        4  4.00  2.15      1.000         1.000        inf           inf        -    0.034  0.900
 
 equal-weight reference: |C|/k and (E-|C|)/(k-|C|), what coverage and influence density
 would be if all listed weights were equal; no chance level.

@@ -1,9 +1,12 @@
 """Where a demo model may be written, and that nothing half is ever there."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tracer.demo import write_demo_model
-from tracer.errors import InputError
+from tracer.errors import EngineMissingError, InputError
 
 
 def test_refuses_a_foreign_folder(tmp_path):
@@ -66,3 +69,21 @@ def test_replaces_an_earlier_demo_model_and_leaves_nothing_beside_it(tmp_path):
 def test_writes_into_an_empty_folder(tmp_path):
     write_demo_model(tmp_path)
     assert (tmp_path / "planted.json").is_file()
+
+
+@pytest.mark.parametrize("library", ["tokenizers", "safetensors.numpy"])
+def test_missing_libraries_are_named(tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(EngineMissingError, match=library.split(".", maxsplit=1)[0]) as caught:
+        write_demo_model(tmp_path / "demo")
+    assert caught.value.hint == "make setup"
+    assert not list(tmp_path.iterdir())
+
+
+def test_importing_the_package_is_cheap():
+    code = (
+        "import sys, tracer.demo;"
+        "print({'numpy', 'torch', 'tokenizers', 'safetensors', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

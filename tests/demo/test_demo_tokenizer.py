@@ -11,7 +11,7 @@ HOSTILE = [
     " ",
     "  two  spaces  ",
     "Zürich, naïve café — “quotes” … 3.14!",
-    "你好，世界。こんにちは 안녕하세요",
+    "你好世界。こんにちは 안녕하세요",
     "🙂👩‍👩‍👧‍👦🏳️‍🌈 flags 🇩🇪",
     "line one\nline two\r\n\tindented\n\n",
     "\x01\x02\x1b[0m\x7f\u200b\ufeff\u2028",

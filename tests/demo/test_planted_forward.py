@@ -41,11 +41,15 @@ def run(model, folder):
         )
         for layer_id in layers
     ]
+    # Prompts of one length go together: no padding, and far fewer steps.
+    batches = {}
+    for row in read_prompts():
+        ids = tokenizer(row["prompt"]).input_ids
+        batches.setdefault(len(ids), []).append((row["domain"], ids))
     with torch.no_grad():
-        for row in read_prompts():
-            ids = tokenizer(row["prompt"], return_tensors="pt").input_ids
-            model(ids)
-            domains += [row["domain"]] * ids.shape[1]
+        for length, batch in batches.items():
+            model(torch.tensor([ids for _, ids in batch]))
+            domains += [domain for domain, _ in batch for _ in range(length)]
     for hook in hooks:
         hook.remove()
     return {layer_id: torch.cat(parts) for layer_id, parts in inputs.items()}, domains

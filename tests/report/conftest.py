@@ -134,7 +134,7 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
         for a, b in itertools.combinations(domains, 2):
             jaccards.append(len(lists[a] & lists[b]) / len(lists[a] | lists[b]))
             overlaps.append(DomainOverlap(layer_id, a, b, jaccards[-1]))
-        layers.append(_audited(layer_id, ranked, lists, jaccards, num_experts, k))
+        layers.append(_audited(layer_id, ranked, lists, jaccards, num_experts=num_experts, k=k))
     return Audit(
         run_id="2026-olmoe",
         model="allenai/OLMoE-1B-7B-0125-Instruct",
@@ -153,7 +153,7 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
     )
 
 
-def _audited(layer_id, ranked, lists, jaccards, num_experts, k):
+def _audited(layer_id, ranked, lists, jaccards, *, num_experts, k):
     n = len(ranked)
     presence = {e: sum(e in chosen for chosen in lists.values()) for e in range(num_experts)}
     least = math.ceil(0.8 * n)

@@ -28,7 +28,7 @@ def command(directory: Path, architecture: str, seed: int, output_format: str) -
         tracer demo-model ./demo-model
         tracer demo-model ./qwen --architecture qwen3_moe --seed 7
     """
-    from tracer.demo.model import write_demo_model
+    from tracer.demo import write_demo_model
 
     write_demo_model(directory, architecture=architecture, seed=seed)
     facts = {"model": str(directory), "architecture": architecture, "seed": seed,

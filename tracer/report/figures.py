@@ -262,9 +262,18 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     """SVG path through the points, without those a straight line passes anyway."""
     scaled = [(x * LORENZ_BOX, (1 - y) * LORENZ_BOX) for x, y in points]
     kept = scaled[:1]
+    since = 1  # first point after the last one kept
     for index in range(1, len(scaled) - 1):
-        (x0, y0), (x1, y1), (x2, y2) = kept[-1], scaled[index], scaled[index + 1]
-        if abs(y0 + (y2 - y0) * (x1 - x0) / (x2 - x0) - y1) > _LORENZ_TOLERANCE:
+        if not _passes(kept[-1], scaled[since : index + 1], scaled[index + 1]):
             kept.append(scaled[index])
-    kept += scaled[-1:] if len(scaled) > 1 else []
+            since = index + 1
+    kept += scaled[1:][-1:]
     return "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(kept))
+
+
+def _passes(
+    start: tuple[float, float], between: Sequence[tuple[float, float]], end: tuple[float, float]
+) -> bool:
+    """Whether the line from start to end is within the tolerance of every point between."""
+    slope = (end[1] - start[1]) / (end[0] - start[0])
+    return all(abs(start[1] + slope * (x - start[0]) - y) <= _LORENZ_TOLERANCE for x, y in between)

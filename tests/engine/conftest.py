@@ -1,0 +1,135 @@
+"""Real engines, started seldom: one warm vLLM import, one capture per planted model."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Done:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class EngineProcess:
+    """Runs tracer commands and scripts in forks of a process that has imported vLLM."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._count = 0
+        self._log = (folder / "server.log").open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "fork_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )
+        while (line := self._process.stdout.readline()) and not line.startswith('{"ready"'):
+            pass
+        assert line, (folder / "server.log").read_text()
+
+    def run(self, *argv, code=None, cwd=None):
+        """``tracer argv``, or with ``code`` that Python file."""
+        self._count += 1
+        out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        job = {
+            "code": str(code) if code else None,
+            "argv": [str(word) for word in argv],
+            "cwd": str(cwd or self._folder),
+            "stdout": str(out),
+            "stderr": str(err),
+        }
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return Done(answer["exit_code"], out.read_text(), err.read_text())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+        self._log.close()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    process = EngineProcess(tmp_path_factory.mktemp("engine"))
+    yield process
+    process.close()
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A finished capture and what vLLM itself returned for it.
+
+    outputs: request id -> {"prompt": token ids, "generated": token ids}
+    """
+
+    model: Path
+    lake: Path
+    run_id: str
+    summary: dict
+    outputs: dict
+
+
+def capture(engine, folder, model, *options):
+    """Capture the bundled prompts, keeping what the engine returned."""
+    outputs = folder / "outputs.json"
+    done = engine.run(
+        outputs,
+        "--model", model, "--dataset", "demo", "--lake", folder / "lake", "--run-id", "r",
+        "--max-tokens", "16", "--ignore-eos", "--enforce-eager", "--format", "json", *options,
+        code=HERE / "capture_keeping_outputs.py",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr[-4000:]
+    return Captured(
+        model,
+        folder / "lake",
+        "r",
+        json.loads(done.stdout),
+        json.loads(outputs.read_text()),
+    )
+
+
+@pytest.fixture(scope="session")
+def planted_model(tmp_path_factory):
+    """Path of the planted model of an architecture, made once."""
+    made = {}
+
+    def make(architecture):
+        if architecture not in made:
+            from tracer.demo import write_demo_model
+
+            folder = tmp_path_factory.mktemp("models") / architecture
+            write_demo_model(folder, architecture=architecture, seed=0)
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def captured(engine, planted_model, tmp_path_factory):
+    """A float32 capture of a model; architectures are captured once each."""
+    done = {}
+
+    def get(architecture, *options, model=None):
+        key = (architecture, options)
+        if key not in done:
+            folder = tmp_path_factory.mktemp(f"capture-{architecture}")
+            chosen = options or ("--dtype", "float32", "--weight-precision", "f32")
+            done[key] = capture(engine, folder, model or planted_model(architecture), *chosen)
+        return done[key]
+
+    return get
