@@ -13,7 +13,9 @@ REPOSITORY = Path(__file__).parent.parent
 def pytest_collection_modifyitems(items):
     """Skip what needs a browser or an engine where there is none, saying what to install."""
     reasons = {
-        "browser": None if shutil.which("chromium") else "needs a browser: apt-get install chromium",
+        "browser": None
+        if shutil.which("chromium")
+        else "needs a browser: apt-get install chromium",
         "engine": None if importlib.util.find_spec("vllm") else "needs vLLM: make setup",
     }
     for item in items:

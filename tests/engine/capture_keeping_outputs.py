@@ -5,9 +5,10 @@ usage: capture_keeping_outputs.py OUTPUTS.json [tracer capture options]
 
 import json
 import sys
+from pathlib import Path
 
 from tracer.capture.engine import Engine
-from tracer.cli import _run
+from tracer.cli import run
 
 path, *options = sys.argv[1:]
 returned = {}
@@ -25,7 +26,6 @@ def keeping_step(self):
 
 
 Engine.step = keeping_step
-code = _run(["capture", *options])
-with open(path, "w") as file:
-    json.dump(returned, file)
+code = run(["capture", *options])
+Path(path).write_text(json.dumps(returned))
 sys.exit(code)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tracer.capture import worker
 from tracer.capture.steps import watch_steps
-from tracer.cli import _run
+from tracer.cli import run
 
 model_path, folder = sys.argv[1], Path(sys.argv[2])
 # From the checkpoint: the CPU engine packs its own copy into another layout.
@@ -52,7 +52,7 @@ def attach_and_keep(self):
 
 
 worker.WorkerCapture.attach = attach_and_keep
-code = _run([
+code = run([
     "capture", "--model", model_path, "--dataset", "demo", "--lake", str(folder / "lake"),
     "--run-id", "r", "--limit", "60", "--dtype", "float32", "--weight-precision", "f32",
     "--enforce-eager",

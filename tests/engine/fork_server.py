@@ -12,7 +12,7 @@ import sys
 import traceback
 
 import torch
-import vllm  # noqa: F401
+import vllm
 import vllm.engine.arg_utils
 import vllm.v1.engine.llm_engine  # noqa: F401
 
@@ -25,9 +25,9 @@ def child(job):
         sys.argv = [job["code"], *job["argv"]]
         runpy.run_path(job["code"], run_name="__main__")
         return 0
-    from tracer.cli import _run
+    from tracer.cli import run
 
-    return _run(job["argv"])
+    return run(job["argv"])
 
 
 def main():

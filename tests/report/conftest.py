@@ -134,7 +134,10 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
         for a, b in itertools.combinations(domains, 2):
             jaccards.append(len(lists[a] & lists[b]) / len(lists[a] | lists[b]))
             overlaps.append(DomainOverlap(layer_id, a, b, jaccards[-1]))
-        layers.append(_audited(layer_id, ranked, lists, jaccards, num_experts=num_experts, k=k))
+        deep = k if mode == "reference" else num_experts
+        layers.append(
+            _audited(layer_id, ranked, lists, jaccards, num_experts=num_experts, k=k, deep=deep)
+        )
     return Audit(
         run_id="2026-olmoe",
         model="allenai/OLMoE-1B-7B-0125-Instruct",
@@ -153,7 +156,7 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
     )
 
 
-def _audited(layer_id, ranked, lists, jaccards, *, num_experts, k):
+def _audited(layer_id, ranked, lists, jaccards, *, num_experts, k, deep):
     n = len(ranked)
     presence = {e: sum(e in chosen for chosen in lists.values()) for e in range(num_experts)}
     least = math.ceil(0.8 * n)
@@ -170,7 +173,12 @@ def _audited(layer_id, ranked, lists, jaccards, *, num_experts, k):
         )
     ]
     committee.sort(key=lambda e: spot[e])
-    means = [fmean(r[e][1] for r in ranked.values()) for e in range(num_experts)]
+    means = [
+        sum(r[e][1] for r in ranked.values() if r[e][0] <= deep) / n for e in range(num_experts)
+    ]
+    same = (
+        i / (2 * k - i) * math.comb(k, i) * math.comb(num_experts - k, k - i) for i in range(k + 1)
+    )
     listed = sum(r[e][1] for d, r in ranked.items() for e in lists[d]) / n
     held = sum(r[e][1] for d, r in ranked.items() for e in lists[d] & set(committee)) / n / listed
     size = len(committee)
@@ -190,6 +198,6 @@ def _audited(layer_id, ranked, lists, jaccards, *, num_experts, k):
         num_candidates=len(candidates),
         fallback_used=fallback,
         jaccard_mean=fmean(jaccards) if jaccards else math.nan,
-        jaccard_random=0.0705,
+        jaccard_random=sum(same) / math.comb(num_experts, k),
         gini=gini / num_experts / sum(ordered),
     )

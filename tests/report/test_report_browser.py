@@ -81,7 +81,7 @@ def opened(tmp_path):
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=60,
         )
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

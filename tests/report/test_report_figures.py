@@ -82,9 +82,10 @@ def test_lorenz_curve_drops_points_a_straight_line_passes(audit):
     assert [curve.step for curve in curves] == [5, 13, 20]
 
 
-def test_thinned_curve_encloses_the_audits_gini(made_up_audit):
+@pytest.mark.parametrize("mode", ["gate", "reference"])
+def test_thinned_curve_encloses_the_audits_gini(made_up_audit, mode):
     """1 - 2 * area below the drawn path agrees with the Gini computed from all values."""
-    audit = made_up_audit(3, 128, 4)
+    audit = made_up_audit(3, 128, 4, mode=mode)
 
     for curve in lorenz_curves(audit, contribution_table(audit)):
         points = [tuple(map(float, pair.split())) for pair in curve.path[1:].split("L")]

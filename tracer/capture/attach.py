@@ -101,9 +101,9 @@ def _factors(runner: Any) -> tuple[float, bool]:
     return float(getattr(runner, "routed_scaling_factor", 1.0) or 1.0), False
 
 
-def attach(model: torch.nn.Module, max_tokens: int, device: torch.device) -> tuple[
-    AttachedModel, RoutingBuffer
-]:
+def attach(
+    model: torch.nn.Module, max_tokens: int, device: torch.device
+) -> tuple[AttachedModel, RoutingBuffer]:
     """Shadow ``_compute_routing`` on every router of the model.
 
     Args:

@@ -21,7 +21,7 @@ from tracer.capture.manifest import (
 )
 from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, tokenize
 from tracer.capture.recording import CaptureSummary, Progress, Recording
-from tracer.datasets.loader import Dataset
+from tracer.datasets.options import Dataset
 from tracer.errors import NotALakeError
 from tracer.store.lake import Lake
 from tracer.store.run_writer import writing_run

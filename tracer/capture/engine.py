@@ -76,7 +76,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def configure(model: str, options: Sequence[str]) -> Any:
-    """vLLM's own configuration for a capture of ``model``; reads its config, loads no weights.
+    """VLLM's own configuration for a capture of ``model``; reads its config, loads no weights.
 
     Args:
         model: folder or hub name.

@@ -152,7 +152,8 @@ def _revision(model: str, model_config: Any) -> str | None:
     """Hub revision, or for a folder a digest of its config and the sizes of its files."""
     folder = Path(model)
     if not folder.is_dir():
-        return getattr(model_config.hf_config, "_commit_hash", None) or model_config.revision
+        commit = getattr(model_config.hf_config, "_commit_hash", None)
+        return str(commit or model_config.revision or "") or None
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin"):

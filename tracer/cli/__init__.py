@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ import click
 from tracer import __version__
 from tracer.errors import TracerError
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "run"]
 
 # name of the command -> module that holds a click command of that name
 _COMMANDS = {
@@ -63,32 +64,43 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; ends the process with the exit codes of ``tracer.errors``."""
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line in this process; returns the exit code."""
     try:
-        result: Any = cli.main(arguments, prog_name="tracer", standalone_mode=False)
-    except TracerError as error:
-        return _fail(str(error), error.hint, error.exit_code)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "tracer"
-        return _fail(error.format_message(), f"`{command} --help` lists what it takes.", 2)
-    except click.ClickException as error:
-        return _fail(error.format_message(), None, 2)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", "the same command resumes where it stopped.", 130)
+        result: Any = cli.main(list(arguments), prog_name="tracer", standalone_mode=False)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", None, 2)
-    except Exception as error:  # noqa: BLE001 - told to the user, kept in a file
-        return _fail(
-            f"unexpected {type(error).__name__}: {error}", f"the traceback is in {_keep()}", 70
-        )
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told to the user
+        message, hint, exit_code = _told(error)
+        click.echo(f"Error: {' '.join(message.split())}", err=True)
+        if hint:
+            click.echo(f"Hint: {' '.join(hint.split())}", err=True)
+        return exit_code
     return result if isinstance(result, int) else 0
+
+
+def _told(error: BaseException) -> tuple[str, str | None, int]:
+    """(fact, hint, exit code) of whatever ended a command."""
+    match error:
+        case TracerError():
+            return str(error), error.hint, error.exit_code
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "tracer"
+            return error.format_message(), f"`{command} --help` lists what it takes.", 2
+        case click.ClickException():
+            return error.format_message(), None, 2
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted", "the same command resumes where it stopped.", 130
+        case OSError():
+            return f"{error.filename or 'system'}: {error.strerror or error}", None, 2
+        case _:
+            hint = f"the traceback is in {_keep()}"
+            return f"unexpected {type(error).__name__}: {error}", hint, 70
 
 
 def _keep() -> str:
@@ -98,10 +110,3 @@ def _keep() -> str:
     ) as file:
         traceback.print_exc(file=file)
     return file.name
-
-
-def _fail(message: str, hint: str | None, exit_code: int) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
-    if hint:
-        click.echo(f"Hint: {' '.join(hint.split())}", err=True)
-    return exit_code

@@ -12,17 +12,36 @@ __all__ = ["command"]
 
 @click.command("audit")
 @run_option
-@click.option("--mode", type=click.Choice(["gate", "reference"]), default="gate",
-              show_default=True,
-              help="gate: mean gate weight; reference: as the authors' script computes it.")
-@click.option("--tokens", type=click.Choice(TOKEN_SCOPES),
-              help="Tokens to count.  [default: prompt; last-prompt in reference mode]")
-@click.option("--min-presence", type=click.FloatRange(0, 1, min_open=True), default=0.8,
-              show_default=True, help="Least share of domains an expert must be listed in.")
-@click.option("--rank-cutoff", type=click.IntRange(min=1),
-              help="How deep each domain's list of experts goes.  [default: the run's top-k]")
-@click.option("--domains", "domains_file", type=click.Path(path_type=Path),
-              help="TOML file that groups domains or subjects under new domain names.")
+@click.option(
+    "--mode",
+    type=click.Choice(["gate", "reference"]),
+    default="gate",
+    show_default=True,
+    help="gate: mean gate weight; reference: as the authors' script computes it.",
+)
+@click.option(
+    "--tokens",
+    type=click.Choice(TOKEN_SCOPES),
+    help="Tokens to count.  [default: prompt; last-prompt in reference mode]",
+)
+@click.option(
+    "--min-presence",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="Least share of domains an expert must be listed in.",
+)
+@click.option(
+    "--rank-cutoff",
+    type=click.IntRange(min=1),
+    help="How deep each domain's list of experts goes.  [default: the run's top-k]",
+)
+@click.option(
+    "--domains",
+    "domains_file",
+    type=click.Path(path_type=Path),
+    help="TOML file that groups domains or subjects under new domain names.",
+)
 @lake_option
 @format_option("table", "csv", "json")
 def command(

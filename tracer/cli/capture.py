@@ -18,29 +18,59 @@ __all__ = ["command"]
     help="demo, mmlu, a .jsonl[.zst], .csv or .parquet file, or a text dataset on the hub.",
 )
 @lake_option
-@click.option("--run-id", help="Name of the run. Default: made from the settings, so that the"
-              " same command resumes its own run.")
+@click.option(
+    "--run-id",
+    help="Name of the run. Default: made from the settings, so that the"
+    " same command resumes its own run.",
+)
 @click.option("--limit", type=int, help="Take N rows, round-robin over subjects (else domains).")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=16, show_default=True,
-              help="Most tokens to generate per request.")
-@click.option("--weight-precision", type=click.Choice(["bf16", "f32"]), default="bf16",
-              show_default=True, help="Precision gate weights are stored in.")
-@click.option("--too-long", type=click.Choice(["error", "skip", "truncate"]), default="error",
-              show_default=True, help="What to do with prompts the model has no room for.")
-@click.option("--chat-template/--no-chat-template", default=None,
-              help="Wrap prompts in the model's chat template. Default: only for mmlu, where the"
-              " model has one.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True,
-              help="Sampling temperature; 0 is greedy.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Most tokens to generate per request.",
+)
+@click.option(
+    "--weight-precision",
+    type=click.Choice(["bf16", "f32"]),
+    default="bf16",
+    show_default=True,
+    help="Precision gate weights are stored in.",
+)
+@click.option(
+    "--too-long",
+    type=click.Choice(["error", "skip", "truncate"]),
+    default="error",
+    show_default=True,
+    help="What to do with prompts the model has no room for.",
+)
+@click.option(
+    "--chat-template/--no-chat-template",
+    default=None,
+    help="Wrap prompts in the model's chat template. Default: only for mmlu, where the"
+    " model has one.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Sampling temperature; 0 is greedy.",
+)
 @click.option("--ignore-eos", is_flag=True, help="Generate --max-tokens tokens always.")
 @click.option("--store-text", is_flag=True, help="Store prompts and outputs as text.")
 @click.option("--prompt-field", help="Column that holds the prompt.  [default: prompt]")
 @click.option("--domain-field", help="Column that holds the domain.  [default: domain]")
 @click.option("--id-field", help="Column that holds the row id.  [default: id, else row number]")
-@click.option("--data-dir", type=click.Path(path_type=Path),
-              help="mmlu: folder with the original CSV files.")
-@click.option("--domain-map", type=click.Path(path_type=Path),
-              help="mmlu: TOML file that maps subjects to domains.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="mmlu: folder with the original CSV files."
+)
+@click.option(
+    "--domain-map",
+    type=click.Path(path_type=Path),
+    help="mmlu: TOML file that maps subjects to domains.",
+)
 @click.option("--split", help="Hub datasets: the split.")
 @click.option("--allow-untested-engine", is_flag=True, help="Use a vLLM version not tested.")
 @click.option("--verbose", is_flag=True, help="Show the engine's log.")

@@ -11,10 +11,20 @@ __all__ = ["command"]
 
 @click.command("demo-model")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--architecture", type=click.Choice(["olmoe", "qwen3_moe", "deepseek_v2"]),
-              default="olmoe", show_default=True, help="Model class to plant in.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Another seed plants other committees.")
+@click.option(
+    "--architecture",
+    type=click.Choice(["olmoe", "qwen3_moe", "deepseek_v2"]),
+    default="olmoe",
+    show_default=True,
+    help="Model class to plant in.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Another seed plants other committees.",
+)
 @format_option("table", "json")
 def command(directory: Path, architecture: str, seed: int, output_format: str) -> None:
     """Write a small planted model to DIRECTORY.
@@ -31,10 +41,16 @@ def command(directory: Path, architecture: str, seed: int, output_format: str) -
     from tracer.demo import write_demo_model
 
     write_demo_model(directory, architecture=architecture, seed=seed)
-    facts = {"model": str(directory), "architecture": architecture, "seed": seed,
-             "truth": str(directory / "planted.json")}
+    facts = {
+        "model": str(directory),
+        "architecture": architecture,
+        "seed": seed,
+        "truth": str(directory / "planted.json"),
+    }
     if output_format == "json":
         write_json(facts)
     else:
-        click.echo(f"{architecture} model with seed {seed} in {directory}; its planted"
-                   f" committees are in {facts['truth']}")
+        click.echo(
+            f"{architecture} model with seed {seed} in {directory}; its planted"
+            f" committees are in {facts['truth']}"
+        )

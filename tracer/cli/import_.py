@@ -14,11 +14,20 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("import")
 @click.option("--routing", type=_FILE, required=True, help="Parquet: a row per token and layer.")
 @click.option("--requests", type=_FILE, required=True, help="Parquet: a row per request.")
-@click.option("--run", type=_FILE, required=True,
-              help="JSON: model, num_experts, top_k, moe_layers and what else is known.")
+@click.option(
+    "--run",
+    type=_FILE,
+    required=True,
+    help="JSON: model, num_experts, top_k, moe_layers and what else is known.",
+)
 @click.option("--run-id", help="Name of the run.  [default: run_id of the JSON, else a digest]")
-@click.option("--weight-precision", type=click.Choice(["f32", "bf16"]), default="f32",
-              show_default=True, help="Precision gate weights are stored in.")
+@click.option(
+    "--weight-precision",
+    type=click.Choice(["f32", "bf16"]),
+    default="f32",
+    show_default=True,
+    help="Precision gate weights are stored in.",
+)
 @lake_option
 @format_option("table", "json")
 def command(

@@ -11,12 +11,26 @@ __all__ = ["command"]
 
 @click.command("report")
 @run_option
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              default=Path("report.html"), show_default=True, help="File to write.")
-@click.option("--min-presence", type=click.FloatRange(0, 1, min_open=True), default=0.8,
-              show_default=True, help="Least share of domains an expert must be listed in.")
-@click.option("--domains", "domains_file", type=click.Path(path_type=Path),
-              help="TOML file that groups domains or subjects under new domain names.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option(
+    "--min-presence",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="Least share of domains an expert must be listed in.",
+)
+@click.option(
+    "--domains",
+    "domains_file",
+    type=click.Path(path_type=Path),
+    help="TOML file that groups domains or subjects under new domain names.",
+)
 @lake_option
 def command(
     run_id: str | None,

@@ -1,5 +1,6 @@
 """``tracer sql``: ad-hoc DuckDB on a lake."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -12,10 +13,12 @@ __all__ = ["command"]
 @click.command("sql")
 @click.argument("query", required=False)
 @lake_option
-@click.option("--print-views", is_flag=True,
-              help="Print the views' SQL, for use in a plain duckdb shell.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write the result to a file.")
+@click.option(
+    "--print-views", is_flag=True, help="Print the views' SQL, for use in a plain duckdb shell."
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result to a file."
+)
 @format_option("table", "json", "csv", "parquet")
 def command(
     query: str | None,
@@ -47,7 +50,7 @@ def command(
             click.echo(f"{statement.strip().rstrip(';')};")
         return
     if query == "-":
-        query = click.get_text_stream("stdin").read()
+        query = sys.stdin.read()
     if output_format == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output.")
     frame = run_sql(connect(lake), str(query))

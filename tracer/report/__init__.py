@@ -1,0 +1,1 @@
+"""Renders results: text, CSV, JSON and the HTML page."""

@@ -1,0 +1,1 @@
+"""The trace lake: shards, rollups, commits, imports."""

@@ -105,8 +105,16 @@ def _read_run(path: Path) -> dict[str, Any]:
 def _run_row(facts: Mapping[str, Any], weight_precision: str) -> dict[str, Any]:
     """The row of `runs`: known keys take their column, unknown ones go to options."""
     columns = {column.name for column in table_schema("runs").columns}
-    mine = {"run_id", "status", "started_at", "finished_at", "tracer_version", "options",
-            "weight_precision", "dataset_digest"}
+    mine = {
+        "run_id",
+        "status",
+        "started_at",
+        "finished_at",
+        "tracer_version",
+        "options",
+        "weight_precision",
+        "dataset_digest",
+    }
     row: dict[str, Any] = dict.fromkeys(columns)
     row |= {key: value for key, value in facts.items() if key in columns - mine}
     kept = {key: value for key, value in facts.items() if key not in columns - mine}
@@ -244,7 +252,8 @@ class _Traces:
     def num_tokens(self, request_id: str) -> int:
         """Tokens that have routing."""
         span = self._rows[request_id]
-        return (span.stop - span.start) // len(self._layers)
+        rows: int = span.stop - span.start
+        return rows // len(self._layers)
 
     def trace(self, request_id: str) -> RequestTrace:
         """The request as the shard writer takes it."""

@@ -76,9 +76,7 @@ class DomainUsage:
 
     def add(self, trace: RequestTrace) -> None:
         """Add one request; its layers must be those of the shard."""
-        offset = (
-            np.arange(len(self.layer_ids), dtype=np.int32)[:, None, None] * self.num_experts
-        )
+        offset = np.arange(len(self.layer_ids), dtype=np.int32)[:, None, None] * self.num_experts
         for phase, part in phase_slices(trace):
             cell = self.cells.setdefault((trace.domain, phase), self._empty())
             keys = (trace.expert_ids[:, part] + offset).ravel()

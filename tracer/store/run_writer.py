@@ -62,9 +62,7 @@ def writing_run(lake: Lake, row: Mapping[str, Any]) -> Iterator[RunWriter]:
             lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
 
 
-def chunks_by_choices(
-    lengths: Iterable[tuple[Any, int]], per_token: int
-) -> Iterator[list[Any]]:
+def chunks_by_choices(lengths: Iterable[tuple[Any, int]], per_token: int) -> Iterator[list[Any]]:
     """Group (item, tokens) into lists of about ``SHARD_CHOICES`` choices, in order."""
     group: list[Any] = []
     tokens = 0

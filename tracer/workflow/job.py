@@ -8,7 +8,6 @@ output is gone.
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tracer import __version__

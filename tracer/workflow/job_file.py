@@ -102,9 +102,7 @@ def _resolved(job: JobFile, folder: Path) -> JobFile:
     def step(part: _Strict | None) -> _Strict | None:
         if part is None:
             return None
-        paths = {
-            name: folder / value for name, value in part if isinstance(value, Path)
-        }
+        paths = {name: folder / value for name, value in part if isinstance(value, Path)}
         return part.model_copy(update=paths)
 
     def named(value: str) -> str:

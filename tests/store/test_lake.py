@@ -1,0 +1,220 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.store.conftest import make_trace, request_row, run_row
+from tracer.errors import InputError, LakeBusyError, NotALakeError, UnknownRunError
+from tracer.schema import TABLES, table_schema
+from tracer.store.commit import commit_batch, recover, write_requests
+from tracer.store.lake import Lake
+from tracer.store.run_writer import chunks_by_choices, writing_run
+from tracer.store.shard import ShardWriter
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return Lake.create(tmp_path / "lake")
+
+
+def shards(lake, run_id, name, *requests):
+    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    return writer.write(name, [make_trace(request) for request in requests])
+
+
+def test_a_new_lake_has_every_table_empty(lake):
+    for table in TABLES:
+        frame = pl.read_delta(str(lake.path / table))
+        assert frame.height == 0
+        assert frame.columns == [column.name for column in table_schema(table).columns]
+
+
+def test_open_refuses_what_is_not_a_lake(tmp_path):
+    (tmp_path / "file.txt").write_text("x")
+    for path in (tmp_path, tmp_path / "file.txt", tmp_path / "nowhere"):
+        with pytest.raises(NotALakeError, match="not a trace lake"):
+            Lake.open(path)
+
+
+def test_create_refuses_a_folder_with_other_things(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        Lake.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_create_completes_an_interrupted_creation(lake):
+    import shutil
+
+    shutil.rmtree(lake.path / "runs")
+    with pytest.raises(NotALakeError):
+        Lake.open(lake.path)
+    assert Lake.create(lake.path).runs() == []
+
+
+def test_a_lake_of_another_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracer.store.lake.SCHEMA_VERSION", "99")
+    Lake.create(tmp_path / "lake")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="version 99"):
+        Lake.open(tmp_path / "lake")
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "../x", "a'b", "a b", ".hidden", "x" * 121, "ü"])
+def test_run_ids_that_could_be_paths_or_sql_are_refused(lake, run_id):
+    with pytest.raises(InputError, match="cannot be used"):
+        lake.put_run(run_row(run_id))
+
+
+def test_run_without_a_name_is_the_only_one(lake):
+    with pytest.raises(UnknownRunError, match="holds no runs"):
+        lake.run()
+    with writing_run(lake, run_row("one")):
+        pass
+    assert lake.run()["run_id"] == "one"
+    with writing_run(lake, run_row("two")):
+        pass
+    with pytest.raises(UnknownRunError, match="2 runs and none was named: one, two"):
+        lake.run()
+    with pytest.raises(UnknownRunError, match="no run 'three'"):
+        lake.run("three")
+
+
+def test_a_run_becomes_complete_and_keeps_its_start(lake):
+    with pytest.raises(RuntimeError), writing_run(lake, run_row("r")):
+        raise RuntimeError
+    begun = lake.run("r")
+    assert (begun["status"], begun["finished_at"]) == ("running", None)
+    with writing_run(lake, run_row("r")):
+        pass
+    done = lake.run("r")
+    assert done["status"] == "complete"
+    assert done["started_at"] == begun["started_at"] <= done["finished_at"]
+
+
+def test_a_committed_batch_is_seen_by_other_readers(lake):
+    with writing_run(lake, run_row("r")) as target:
+        target.commit(0, shards(lake, "r", "000000-w0", "a", "b"), [request_row("a")])
+    assert lake.request_status("r") == {"a": "complete"}
+    assert pl.read_delta(str(lake.path / "routing")).height == 2 * 3 * 2
+    assert pl.read_parquet(lake.path / "tokens" / "**" / "*.parquet").height == 8
+
+
+def test_files_are_filtered_by_run(lake):
+    for run_id in ("r", "s"):
+        with writing_run(lake, run_row(run_id)) as target:
+            target.commit(0, shards(lake, run_id, "000000-w0", "a"), [request_row("a")])
+    assert len(lake.files("routing")) == 2
+    assert [Path(path).parent.name for path in lake.files("routing", "s")] == ["s"]
+
+
+def test_committing_a_batch_again_adds_nothing(lake):
+    with writing_run(lake, run_row("r")) as target:
+        files = shards(lake, "r", "000000-w0", "a")
+        target.commit(0, files, [request_row("a")])
+        target.commit(0, files, [request_row("a")])
+    assert pl.read_delta(str(lake.path / "routing")).height == 6
+    assert pl.read_delta(str(lake.path / "requests")).height == 1
+
+
+def test_a_crash_between_tables_is_finished_by_the_next_writer(lake, monkeypatch):
+    """The process dies after two of five tables; the staged batch brings the rest."""
+    files = [
+        *shards(lake, "r", "000000-w0", "a"),
+        write_requests(lake, "r", 0, [{"run_id": "r", **request_row("a")}]),
+    ]
+    import tracer.store.commit as commit
+
+    add_once, calls = commit._add_once, []
+
+    def dies_at_the_third(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add_once(*arguments, **named)
+
+    monkeypatch.setattr(commit, "_add_once", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        commit_batch(lake, "r", 0, files)
+    monkeypatch.undo()
+    assert lake.files("routing", "r")
+    assert not lake.files("requests", "r")
+
+    assert recover(lake, "r") == 0
+
+    assert lake.request_status("r") == {"a": "complete"}
+    for table, rows in {"routing": 6, "tokens": 4, "usage": 6}.items():
+        assert pl.read_delta(str(lake.path / table)).height == rows
+    assert recover(lake, "r") == 0
+
+
+def test_files_no_table_names_are_removed_on_resume(lake):
+    shards(lake, "r", "000000-w0", "a")
+    (lake.path / "routing" / "r" / ".000001-w0.77.tmp").write_bytes(b"half")
+    with writing_run(lake, run_row("r")) as target:
+        assert target.done == frozenset()
+        assert target.next_batch == 0
+    assert not [path for path in lake.path.glob("*/r/*")]
+
+
+def test_resuming_goes_on_after_the_last_batch(lake):
+    with writing_run(lake, run_row("r")) as target:
+        target.commit(0, shards(lake, "r", "000000-w0", "a"), [request_row("a")])
+    with writing_run(lake, run_row("r")) as target:
+        assert target.done == {"a"}
+        assert target.next_batch == 1
+
+
+def test_one_run_has_one_writer(lake):
+    """Another process holds the lock; this one is told so and changes nothing."""
+    script = (
+        "import sys, time; from tracer.store.lake import Lake;"
+        f"lake = Lake.open({str(lake.path)!r});"
+        "context = lake.writing('r'); context.__enter__(); print('held', flush=True);"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(LakeBusyError, match="another process"), lake.writing("r"):
+            pass
+        with lake.writing("s"):
+            pass
+        other.stdin.close()
+    with lake.writing("r"):
+        pass
+
+
+def test_two_processes_commit_to_one_lake_without_loss(lake):
+    """Two runs of eight batches each, written at the same time: 16 requests, 16 x 6 rows."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[3]);"
+        "from tracer.store.lake import Lake; from tracer.store.run_writer import writing_run;"
+        "from tests.store.conftest import request_row, run_row;"
+        "from tests.store.test_lake import shards\n"
+        "lake = Lake.open(sys.argv[1]); run = sys.argv[2]\n"
+        "with writing_run(lake, run_row(run)) as target:\n"
+        "    for n in range(8):\n"
+        "        name = f'q{n}'\n"
+        "        target.commit(n, shards(lake, run, f'{n:06d}-w0', name), [request_row(name)])\n"
+    )
+    root = str(Path(__file__).parents[2])
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(lake.path), run, root])
+        for run in ("r", "s")
+    ]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    routing = pl.read_delta(str(lake.path / "routing"))
+    assert routing.height == 16 * 6
+    assert routing.select("run_id", "request_id").n_unique() == 16
+    assert {row["status"] for row in lake.runs()} == {"complete"}
+
+
+def test_chunks_hold_about_a_shard():
+    """1,000,000 tokens x 4 choices reach 8 million after two items."""
+    items = [(name, 1_000_000) for name in "abcde"]
+    assert list(chunks_by_choices(items, per_token=4)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(chunks_by_choices([], per_token=4)) == []

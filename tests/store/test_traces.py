@@ -1,0 +1,65 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.store.conftest import make_trace
+from tracer.errors import DamagedDataError
+from tracer.store.traces import round_to_bf16, sort_choices
+
+
+def test_choices_are_sorted_by_weight_then_id():
+    """0.5 of expert 3 before 0.5 of expert 7 before 0.25; negative weights go last."""
+    ids = np.array([[7, 1, 3], [2, 0, 5]], dtype=np.int16)
+    weights = np.array([[0.5, 0.25, 0.5], [-0.5, 0.0, 2.0]], dtype=np.float32)
+    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    assert sorted_ids.tolist() == [[3, 7, 1], [5, 0, 2]]
+    assert sorted_weights.tolist() == [[0.5, 0.5, 0.25], [2.0, 0.0, -0.5]]
+    assert (sorted_ids.dtype, sorted_weights.dtype) == (np.int16, np.float32)
+
+
+def test_sorting_keeps_every_weight_exactly():
+    rng = np.random.default_rng(0)
+    ids = np.tile(np.arange(8, dtype=np.int16) * 4000, (1000, 1))
+    weights = rng.normal(size=(1000, 8)).astype(np.float32)
+    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    assert (np.diff(sorted_weights, axis=-1) <= 0).all()
+    back = np.take_along_axis(weights, sorted_ids // 4000, axis=-1)
+    assert (back == sorted_weights).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.0, 1.0),
+        (1.00390625, 1.0),  # 1 + 2**-8 lies between 1 and 1 + 2**-7: ties go to even
+        (1.01171875, 1.015625),  # 1 + 3 * 2**-8: the even neighbour is above
+        (0.1, 0.10009765625),
+        (0.0, 0.0),
+    ],
+)
+def test_bf16_rounding_is_to_nearest_even(value, expected):
+    assert round_to_bf16(np.array([value], dtype=np.float32)).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("expert_ids", 4, "expert id 4"),
+        ("expert_ids", -1, "expert id -1"),
+        ("gate_weights", float("nan"), "not a finite number"),
+        ("gate_weights", float("inf"), "not a finite number"),
+        ("positions", 9, "positions outside"),
+    ],
+)
+def test_impossible_traces_are_refused(trace, field, value, words):
+    array = getattr(trace, field).copy()
+    array[..., -1] = value
+    with pytest.raises(DamagedDataError, match=words):
+        dataclasses.replace(trace, **{field: array}).check(num_experts=4)
+
+
+def test_an_expert_chosen_twice_is_refused():
+    twice = make_trace(choices={0: [[(1, 0.5), (1, 0.25)]], 2: [[(0, 0.5), (1, 0.5)]]})
+    with pytest.raises(DamagedDataError, match="same expert twice"):
+        twice.check(num_experts=4)
