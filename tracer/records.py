@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
+    "NO_DOMAIN",
     "PHASES",
     "TOKEN_SCOPES",
     "Audit",
@@ -15,6 +16,8 @@ __all__ = [
     "LayerAudit",
 ]
 
+# The domain of requests whose dataset names none.
+NO_DOMAIN = "none"
 PHASES = ("prompt", "generated")
 TOKEN_SCOPES = ("last-prompt", "prompt", "generated", "all")
 
@@ -31,7 +34,7 @@ class DatasetRow:
 
     row_id: str
     prompt: str
-    domain: str = "none"
+    domain: str = NO_DOMAIN
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -46,7 +49,9 @@ class AuditDomain:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """Mean contribution of one expert in one domain and layer; experts never chosen are absent.
+    """Mean contribution of one expert in one domain and layer.
+
+    Experts never chosen are absent, except those a list in reference mode holds with 0.
 
     contribution: ECI (gate mode: gate weight per token; reference mode: the authors' min-max
         normalised weight times frequency, rounded to 4 decimals)
@@ -127,6 +132,7 @@ class Audit:
     num_domains: n of the presence threshold; presence_threshold: least number of domains
     num_experts: E used in influence density (inferred in reference mode, as the authors do)
     rank_cutoff: k, how deep each domain's list goes
+    num_unlabelled: requests without a domain, left out where other domains are there
     """
 
     run_id: str
@@ -139,6 +145,7 @@ class Audit:
     num_experts: int
     top_k: int
     num_domains: int
+    num_unlabelled: int
     domains: Sequence[AuditDomain]
     layers: Sequence[LayerAudit]
     contributions: Sequence[Contribution]

@@ -54,6 +54,7 @@ AUDIT = Audit(
     num_experts=64,
     top_k=4,
     num_domains=3,
+    num_unlabelled=0,
     domains=(
         AuditDomain("law", 14, 8136),
         AuditDomain("bio\n\x1b[31mred", 3, 12),
@@ -132,6 +133,7 @@ def test_json_is_strict():
         "mode": "gate",
         "tokens": "prompt",
         "num_domains": 3,
+        "num_unlabelled": 0,
         "rank_cutoff": 4,
         "num_experts": 64,
         "top_k": 4,

@@ -61,6 +61,7 @@ def audit():
         num_experts=8,
         top_k=2,
         num_domains=3,
+        num_unlabelled=0,
         domains=[
             AuditDomain("law", 10, 1200),
             AuditDomain(HOSTILE, 20, 2400),
@@ -149,6 +150,7 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
         num_experts=num_experts,
         top_k=k,
         num_domains=num_domains,
+        num_unlabelled=0,
         domains=[AuditDomain(d, 100 + 37 * i, 9000 + 1234 * i) for i, d in enumerate(domains)],
         layers=layers,
         contributions=contributions,

@@ -125,7 +125,7 @@ def test_a_crash_between_tables_is_finished_by_the_next_writer(lake, monkeypatch
         *shards(lake, "r", "000000-w0", "a"),
         write_requests(lake, "r", 0, [{"run_id": "r", **request_row("a")}]),
     ]
-    import tracer.store.commit as commit
+    from tracer.store import commit
 
     add_once, calls = commit._add_once, []
 
@@ -156,7 +156,7 @@ def test_files_no_table_names_are_removed_on_resume(lake):
     with writing_run(lake, run_row("r")) as target:
         assert target.done == frozenset()
         assert target.next_batch == 0
-    assert not [path for path in lake.path.glob("*/r/*")]
+    assert not list(lake.path.glob("*/r/*"))
 
 
 def test_resuming_goes_on_after_the_last_batch(lake):

@@ -90,8 +90,8 @@ def test_a_failed_write_leaves_no_file(writer, tmp_path):
     (tmp_path / "usage").write_text("in the way")
     with pytest.raises(OSError, match="usage"):
         writer.write("000000-w0", [make_trace("a")])
-    assert not [path for path in tmp_path.rglob("*.parquet")]
-    assert not [path for path in tmp_path.rglob("*.tmp")]
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs apt-get install util-linux")

@@ -16,7 +16,7 @@ from tracer.analysis.layers import Rules, audit_layers
 from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
-from tracer.records import TOKEN_SCOPES, Audit, AuditDomain
+from tracer.records import NO_DOMAIN, TOKEN_SCOPES, Audit, AuditDomain
 
 __all__ = ["audit"]
 
@@ -41,7 +41,8 @@ def audit(
 ) -> Audit:
     """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
 
-    Only complete requests count. A domain without a token in the scope is left out of n.
+    Only complete requests count. A domain without a token in the scope is left out of n, and
+    requests without a domain are left out where others have one.
     Contributions hold every chosen expert, in `reference` mode also listed ones nobody chose. A
     member's ``contribution_mean`` sums its listed contributions over all n domains, so the members'
     sum over the listed total is coverage. ``jaccard_random`` and ``gini`` count the run's experts
@@ -80,6 +81,11 @@ def audit(
     con = connect(lake, name)
     try:
         found, counts = _contributions(con, name, mode, scope, domains or {})
+        num_unlabelled = 0
+        if len(counts) > 1:
+            num_unlabelled = sum(c.num_requests for c in counts if c.domain == NO_DOMAIN)
+            counts = tuple(c for c in counts if c.domain != NO_DOMAIN)
+            found = found.filter(pl.col("domain") != NO_DOMAIN)
         rules = Rules(mode == "reference", len(counts), num_experts, depth, min_presence)
         result = audit_layers(con, found, rules)
     finally:
@@ -95,6 +101,7 @@ def audit(
         num_experts=result.num_experts,
         top_k=top_k,
         num_domains=len(counts),
+        num_unlabelled=num_unlabelled,
         domains=counts,
         layers=result.layers,
         contributions=result.contributions,
@@ -158,7 +165,8 @@ def _contributions(
     sizes = dict(frame.group_by("domain").agg(pl.col("num_tokens").max()).iter_rows())
     if set(sizes) != set(requests["domain"]):
         raise DamagedDataError(
-            f"requests and sums of run {run_id!r} name different domains", "run `tracer verify`."
+            f"requests and sums of run {run_id!r} name different domains",
+            "record the run again under another --run-id.",
         )
     found = frame.select("layer_id", "domain", "expert_id", pl.last().alias("contribution"))
     return found, tuple(

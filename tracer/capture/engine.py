@@ -90,9 +90,8 @@ def configure(model: str, options: Sequence[str]) -> Any:
         UnsupportedModelError: a dense model, or a parallel layout that was not proved.
         EngineFailedError: vLLM refuses the configuration for a reason of its own.
     """
-    arguments = _parse(model, options)
     try:
-        config = arguments.create_engine_config()
+        config = _parse(model, options).create_engine_config()
     except TracerError:
         raise
     except Exception as error:
@@ -107,21 +106,6 @@ def configure(model: str, options: Sequence[str]) -> Any:
         raise UnsupportedModelError(
             f"{model} is a dense model: its config names no experts",
             "give a Mixture-of-Experts model; `tracer demo-model DIR` makes a small one.",
-        )
-    layout = config.parallel_config
-    for what, size in {
-        "pipeline": layout.pipeline_parallel_size,
-        "data": layout.data_parallel_size,
-    }.items():
-        if size > 1:
-            raise UnsupportedModelError(
-                f"{what} parallelism of {size} has not been proved for capture",
-                f"leave --{what}-parallel-size at 1; tensor parallelism works.",
-            )
-    if layout.enable_expert_parallel:
-        raise UnsupportedModelError(
-            "expert parallelism has not been proved for capture",
-            "leave --enable-expert-parallel off; tensor parallelism works.",
         )
     return config
 
@@ -149,11 +133,26 @@ def _parse(model: str, options: Sequence[str]) -> Any:
             "leave --enable-prefix-caching off for a capture.",
         )
     arguments.enable_prefix_caching = False
+    _refuse_unproved_layout(arguments)
     arguments.disable_log_stats = True
     arguments.additional_config = {**(arguments.additional_config or {}), CONFIG_KEY: True}
     if current_platform.is_cpu():
         _settle_on_cpu(arguments, options)
     return arguments
+
+
+def _refuse_unproved_layout(arguments: Any) -> None:
+    for what in ("pipeline", "data"):
+        if (size := getattr(arguments, f"{what}_parallel_size")) > 1:
+            raise UnsupportedModelError(
+                f"{what} parallelism of {size} has not been proved for capture",
+                f"leave --{what}-parallel-size at 1; tensor parallelism works.",
+            )
+    if arguments.enable_expert_parallel:
+        raise UnsupportedModelError(
+            "expert parallelism has not been proved for capture",
+            "leave --enable-expert-parallel off; tensor parallelism works.",
+        )
 
 
 def _settle_on_cpu(arguments: Any, options: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import click
 import polars as pl
 
 from tracer.cli.tables import print_table
+from tracer.files import write_whole
 
 __all__ = ["print_frame", "write_frame"]
 
@@ -23,12 +24,7 @@ def print_frame(frame: pl.DataFrame, output_format: str) -> None:
 
 def write_frame(frame: pl.DataFrame, output_format: str, path: Path) -> None:
     """Write to ``path``, whole or not at all; a table is written as CSV."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    try:
-        hidden.write_bytes(_encoded(frame, "csv" if output_format == "table" else output_format))
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    write_whole(path, _encoded(frame, "csv" if output_format == "table" else output_format))
 
 
 def _encoded(frame: pl.DataFrame, output_format: str) -> bytes:

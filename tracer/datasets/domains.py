@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 from tracer.errors import InputError
+from tracer.records import NO_DOMAIN
 
 __all__ = ["BUNDLED_MAP", "read_domain_map"]
 
@@ -29,7 +30,7 @@ def read_domain_map(path: Path) -> dict[str, str]:
         if not isinstance(subjects, list) or not all(isinstance(name, str) for name in subjects):
             raise InputError(f"the domain map {path}: {domain!r} is no list of subjects", _HINT)
         # "none" is what rows without a domain carry; a domain of that name would join them.
-        if domain in ("", "none"):
+        if domain in ("", NO_DOMAIN):
             raise InputError(f"the domain map {path}: a domain cannot be named {domain!r}")
         for subject in subjects:
             if subject in by_subject:

@@ -9,7 +9,7 @@ from tracer.datasets.files import csv_records
 from tracer.datasets.hub import hub_split
 from tracer.datasets.options import DatasetOptions
 from tracer.errors import DatasetError
-from tracer.records import DatasetRow
+from tracer.records import NO_DOMAIN, DatasetRow
 
 __all__ = ["HUB_NAME", "mmlu_rows", "unmapped_subjects"]
 
@@ -42,7 +42,7 @@ def mmlu_rows(options: DatasetOptions) -> Iterator[DatasetRow]:
 
 def unmapped_subjects(rows: Iterable[DatasetRow]) -> dict[str, int]:
     """Count the rows without a domain by subject."""
-    return dict(Counter(row.labels["subject"] for row in rows if row.domain == "none"))
+    return dict(Counter(row.labels["subject"] for row in rows if row.domain == NO_DOMAIN))
 
 
 def _row(
@@ -58,7 +58,7 @@ def _row(
     return DatasetRow(
         row_id=f"{subject}/{index:04d}",
         prompt="\n".join((f"Question: {question}", "Choices:", *lines, "Answer:")),
-        domain=domains.get(subject, "none"),
+        domain=domains.get(subject, NO_DOMAIN),
         labels={"subject": subject, "answer": answer},
     )
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from tracer.datasets.options import DatasetOptions
 from tracer.errors import DatasetError
-from tracer.records import DatasetRow
+from tracer.records import NO_DOMAIN, DatasetRow
 
 __all__ = ["MAX_ID_CHARS", "Table", "rows_of"]
 
@@ -16,7 +16,6 @@ MAX_ID_CHARS = 200
 
 # Line and paragraph separators are no control characters, yet they break lines as these do.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NO_DOMAIN = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _row_id(where: str, number: int, record: Mapping[str, object], fields: _Fiel
 def _domain(where: str, record: Mapping[str, object], fields: _Fields) -> str:
     value = None if fields.domain is None else record.get(fields.domain)
     if value is None or value == "":
-        return _NO_DOMAIN
+        return NO_DOMAIN
     text = _scalar_text(value)
     if text is None:
         raise DatasetError(f"{where}: {fields.domain!r} is a {type(value).__name__}, not text")

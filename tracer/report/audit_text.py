@@ -45,6 +45,8 @@ def render_table(audit: Audit) -> str:
         (_plain(domain.domain), f"{domain.num_requests:,}", f"{domain.num_tokens:,}")
         for domain in audit.domains
     ]
+    if audit.num_unlabelled:
+        domains.append(("(no domain, left out)", f"{audit.num_unlabelled:,}", ""))
     layers = [_table_row(layer) for layer in audit.layers]
     notes = [
         "equal-weight reference: |C|/k and (E-|C|)/(k-|C|), what coverage and influence density",
@@ -93,6 +95,7 @@ def render_json(audit: Audit) -> str:
         "mode": audit.mode,
         "tokens": audit.tokens,
         "num_domains": audit.num_domains,
+        "num_unlabelled": audit.num_unlabelled,
         "rank_cutoff": audit.rank_cutoff,
         "num_experts": audit.num_experts,
         "top_k": audit.top_k,

@@ -15,6 +15,7 @@ from tracer.analysis.audit import audit
 from tracer.analysis.domains import load_domains
 from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.options import DatasetOptions
+from tracer.files import write_whole
 from tracer.report.audit_text import render_csv, render_json, render_table
 from tracer.store.lake import Lake
 from tracer.workflow.capture import capture_dataset
@@ -62,10 +63,7 @@ def _write_audit(lake: Lake, run_id: str, step: AuditStep) -> None:
         rank_cutoff=step.rank_cutoff,
         domains=load_domains(step.domains) if step.domains else None,
     )
-    step.output.parent.mkdir(parents=True, exist_ok=True)
-    hidden = step.output.with_name(f".{step.output.name}.tmp")
-    hidden.write_text(_RENDER[step.format](found), encoding="utf-8")
-    hidden.replace(step.output)
+    write_whole(step.output, _RENDER[step.format](found).encode())
 
 
 def _write_report(lake: Lake, run_id: str, step: ReportStep) -> None:
@@ -90,8 +88,7 @@ def _once(
         return {"status": "skipped", "output": str(output)}
     note.unlink(missing_ok=True)
     work()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(state))
+    write_whole(note, json.dumps(state).encode())
     return {"status": "done", "output": str(output)}
 
 

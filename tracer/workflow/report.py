@@ -6,6 +6,7 @@ from pathlib import Path
 from tracer import __version__
 from tracer.analysis.audit import audit
 from tracer.errors import InputError
+from tracer.files import write_whole
 from tracer.records import Audit
 from tracer.report.html import render_report
 from tracer.store.lake import Lake
@@ -50,13 +51,4 @@ def write_report(
     if not audits and refusal is not None:
         raise refusal
     page = render_report(audits, run=run, tracer_version=__version__)
-    hidden = output.with_name(f".{output.name}.tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        hidden.write_text(page, encoding="utf-8")
-        hidden.replace(output)
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}") from error
-    finally:
-        hidden.unlink(missing_ok=True)
-    return output
+    return write_whole(output, page.encode())
