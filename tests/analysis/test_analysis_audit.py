@@ -40,7 +40,7 @@ def test_gate_mode_by_hand(three):
     found = audit(three)
     assert (found.run_id, found.model, found.mode, found.tokens) == ("r1", "m", "gate", "prompt")
     assert (found.num_domains, found.presence_threshold, found.rank_cutoff) == (3, 3, 2)
-    assert (found.num_experts, found.top_k) == (8, 2)
+    assert (found.num_experts, found.num_experts_inferred, found.top_k) == (8, None, 2)
     assert found.domains == (
         AuditDomain("a", 1, 1),
         AuditDomain("c", 1, 1),
@@ -119,7 +119,7 @@ def test_reference_mode_of_one_request_has_nothing_to_normalise(make_lake, reque
         (4, 0, 2),
     ]
     assert (layer.committee, layer.coverage, layer.influence_density) == ((2,), 0, 0)
-    assert found.num_experts == 64
+    assert (found.num_experts, found.num_experts_inferred) == (8, 64)
 
 
 def test_token_scopes(make_lake, request_of):

@@ -69,7 +69,7 @@ def test_reference_mode_agrees_with_the_final_table(case, from_usage):
         assert float(ours["Avg_sigma_sq"]) == pytest.approx(float(theirs["Avg_sigma_sq"]), abs=0.01)
         assert float(ours["Coverage"]) == pytest.approx(float(theirs["Coverage"]), abs=2e-4)
         assert float(ours["Ratio"]) == pytest.approx(float(theirs["Ratio"]), rel=0.005)
-    assert found.num_experts == 64
+    assert found.num_experts_inferred == 64
 
 
 def test_reference_mode_agrees_with_the_lists(case):

@@ -52,6 +52,7 @@ AUDIT = Audit(
     presence_threshold=3,
     rank_cutoff=4,
     num_experts=64,
+    num_experts_inferred=None,
     top_k=4,
     num_domains=3,
     num_unlabelled=0,
@@ -93,8 +94,10 @@ def test_the_table():
 
 def test_the_table_says_that_e_is_inferred_and_cuts_long_committees():
     layer = replace(FIRST, committee=tuple(range(12)))
-    text = render_table(replace(AUDIT, mode="reference", layers=(layer,)))
-    assert "E = 64 experts, inferred from the largest id listed" in text
+    text = render_table(
+        replace(AUDIT, mode="reference", num_experts=60, num_experts_inferred=64, layers=(layer,))
+    )
+    assert "E = 60 experts (64 inferred, used in influence density)" in text
     assert "0 1 2 3 4 5 6 7 +4 " in text
     assert "fallback" not in text
 
@@ -136,6 +139,7 @@ def test_json_is_strict():
         "num_unlabelled": 0,
         "rank_cutoff": 4,
         "num_experts": 64,
+        "num_experts_inferred": None,
         "top_k": 4,
         "min_presence": 0.8,
         "presence_threshold": 3,

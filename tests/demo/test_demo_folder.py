@@ -76,7 +76,7 @@ def test_missing_libraries_are_named(tmp_path, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(EngineMissingError, match=library.split(".", maxsplit=1)[0]) as caught:
         write_demo_model(tmp_path / "demo")
-    assert caught.value.hint == "make setup"
+    assert "make setup" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 

@@ -37,8 +37,9 @@ def capture(
     Raises:
         TracerError: of any kind the stages raise; committed requests stay.
     """
-    progress.note("importing the engine")
     identity = engines.find_engine(allow_untested=request.allow_untested_engine)
+    progress.note(f"importing {identity.distribution} {identity.version}")
+    engines.import_engine(identity)
     config = engines.configure(request.model, request.engine_options)
     progress.note("tokenising the prompts")
     prompts, skipped = _prompts(request, dataset, config)

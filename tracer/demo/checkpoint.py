@@ -112,9 +112,7 @@ def _safetensors(tensors: Any) -> bytes:
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise EngineMissingError(
-            "the library 'safetensors' is not installed", "make setup"
-        ) from error
+        raise EngineMissingError("the library 'safetensors' is not installed") from error
     return bytes(save(tensors, metadata={"format": "pt"}))
 
 

@@ -112,9 +112,7 @@ def _tokenizer_json(table: TokenTable) -> str:
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers
     except ImportError as error:
-        raise EngineMissingError(
-            "the library 'tokenizers' is not installed", "make setup"
-        ) from error
+        raise EngineMissingError("the library 'tokenizers' is not installed") from error
     # Without merges a piece is either a word of the vocabulary or falls apart into
     # characters, and those that are no token into bytes: nothing is ever unknown.
     model = models.BPE(

@@ -32,8 +32,8 @@ _TABLE_HEADER = (
 def render_table(audit: Audit) -> str:
     """What was asked, the domains, then one line per layer; as wide as its longest line."""
     experts = f"{audit.num_experts} experts"
-    if audit.mode == "reference":
-        experts += ", inferred from the largest id listed"
+    if audit.num_experts_inferred is not None:
+        experts += f" ({audit.num_experts_inferred} inferred, used in influence density)"
     threshold = f"{audit.presence_threshold} of {audit.num_domains} domains"
     head = [
         f"run {_plain(audit.run_id)}, model {_plain(audit.model)}",
@@ -98,6 +98,7 @@ def render_json(audit: Audit) -> str:
         "num_unlabelled": audit.num_unlabelled,
         "rank_cutoff": audit.rank_cutoff,
         "num_experts": audit.num_experts,
+        "num_experts_inferred": audit.num_experts_inferred,
         "top_k": audit.top_k,
         "min_presence": audit.min_presence,
         "presence_threshold": audit.presence_threshold,

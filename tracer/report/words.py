@@ -121,11 +121,10 @@ def run_facts(audit: Audit, run: Mapping[str, object]) -> list[tuple[str, str]]:
     """(name, value) pairs for the table of facts; what nobody recorded is left out."""
     known: dict[str, object] = {
         "model": audit.model,
+        "num_experts": audit.num_experts,
         "top_k": audit.top_k,
         "moe_layers": [layer.layer_id for layer in audit.layers],
     }
-    if audit.mode != "reference":  # there E is inferred from the lists, not known
-        known["num_experts"] = audit.num_experts
     known.update({key: value for key, value in run.items() if value is not None})
     known["engine"] = " ".join(str(run[k]) for k in ("engine", "engine_version") if run.get(k))
     return [
