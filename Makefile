@@ -22,7 +22,7 @@ else
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup demo test check lock test-engine-0.30 clean
+.PHONY: help setup demo test check docs lock test-engine-0.30 clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,6 +63,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/write_lake_tables.py
 
 # The oldest CPU engine that is supported, in an environment of its own.
 test-engine-0.30: setup

@@ -1,6 +1,7 @@
 """What is written for people stays true of the code: help, headers, schemas, README, docs."""
 
 import re
+import runpy
 import shlex
 
 import click
@@ -197,3 +198,10 @@ def test_links_between_the_documents_lead_somewhere(documents, repository):
         targets = re.findall(r"\]\((?!\w+:)([^)#\s]+)", text)
         missing = [t for t in targets if not ((repository / path).parent / t).exists()]
         assert missing == [], path
+
+
+def test_the_tables_of_the_lake_page_are_those_of_the_schemas(repository):
+    """`make docs` would change nothing."""
+    namespace = runpy.run_path(str(repository / "docs" / "write_lake_tables.py"))
+    text = (repository / "docs" / "lake.md").read_text(encoding="utf-8")
+    assert namespace["page_with_tables"](text) == text
