@@ -14,7 +14,7 @@ from tracer.analysis.audit import audit
 from tracer.analysis.sql import connect
 from tracer.errors import InputError
 from tracer.records import Audit
-from tracer.schema import TABLES
+from tracer.schema import TABLES, arrow_schema
 from tracer.store.lake import Lake
 
 __all__ = ["TraceLake", "open_lake"]
@@ -70,7 +70,11 @@ class TraceLake:
         """
         if table not in TABLES:
             raise InputError(f"no table {table!r}", f"there are: {', '.join(TABLES)}.")
-        return pl.scan_delta(str(self._lake.path / table))
+        # Not scan_delta: it does not find the files of a folder whose name needs quoting.
+        if files := self._lake.files(table):
+            return pl.scan_parquet(files, hive_partitioning=False, glob=False)
+        empty: pl.DataFrame = pl.from_arrow(arrow_schema(table).empty_table())  # type: ignore[assignment]
+        return empty.lazy()
 
     def audit(
         self,

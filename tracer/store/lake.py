@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -58,9 +59,9 @@ class Lake:
 
         Raises:
             NotALakeError: nothing there, or something else.
-            InputError: a lake of another schema version.
+            InputError: a lake of another schema version, or a path delta-rs cannot work in.
         """
-        root = Path(path).absolute()
+        root = _absolute(path)
         if not (root / "runs" / "_delta_log").is_dir():
             raise NotALakeError(path)
         lake = cls(root)
@@ -80,7 +81,7 @@ class Lake:
         Raises:
             InputError: the folder holds something else, or cannot be made.
         """
-        root = Path(path).absolute()
+        root = _absolute(path)
         if (root / "runs" / "_delta_log").is_dir():
             return cls.open(path)
         known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
@@ -179,9 +180,18 @@ class Lake:
             yield
 
 
+def _absolute(path: Path | str) -> Path:
+    """The lake's folder, if delta-rs can work in it."""
+    root = Path(path).absolute()
+    if bad := sorted(set(str(root)) & set("%[]")):
+        raise InputError(
+            f"{path} cannot be a lake: its full path contains {' '.join(bad)}",
+            "use a folder without '%', '[' and ']'.",
+        )
+    return root
+
+
 def _live_files(table: DeltaTable) -> list[str]:
     """Paths relative to the table, as its log names them now."""
-    from urllib.parse import unquote
-
-    root = table.table_uri.rstrip("/") + "/"
-    return [unquote(uri.removeprefix(root)) for uri in table.file_uris()]
+    names: list[str] = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+    return [unquote(name) for name in names]
