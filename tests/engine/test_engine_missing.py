@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tracer.capture import engine
+from tracer.capture import engine_setup
 from tracer.errors import UnsupportedModelError
 
 pytestmark = pytest.mark.engine
@@ -47,12 +47,12 @@ def test_a_torchvision_that_breaks_vllm_is_named(tmp_path):
     ],
 )
 def test_versions_that_were_not_tested_are_refused(monkeypatch, distribution, version, accepted):
-    identity = engine.EngineIdentity(distribution, version)
-    monkeypatch.setattr(engine, "_identity", lambda: identity)
+    identity = engine_setup.EngineIdentity(distribution, version)
+    monkeypatch.setattr(engine_setup, "_identity", lambda: identity)
     if accepted:
-        assert engine.find_engine() == identity
+        assert engine_setup.find_engine() == identity
     else:
         with pytest.raises(UnsupportedModelError, match="not a tested engine") as caught:
-            engine.find_engine()
+            engine_setup.find_engine()
         assert "--allow-untested-engine" in caught.value.hint
-    assert engine.find_engine(allow_untested=True) == identity
+    assert engine_setup.find_engine(allow_untested=True) == identity

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tracer.capture.engine import _TESTED
+from tracer.capture.engine_setup import _TESTED
 
 LEFT_OUT = (".git/HEAD", ".venv/bin/python", "lake/runs/a.parquet", "demo-model/config.json")
 

@@ -38,7 +38,7 @@ LIBRARY_HOMES = {
     "jinja2": ("tracer.report.html",),
     "numpy": ("tracer.analysis", "tracer.capture", "tracer.demo", "tracer.store"),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
-    "psutil": ("tracer.capture.engine",),
+    "psutil": ("tracer.capture.engine_setup",),
     "pyarrow": ("tracer.capture.drive", "tracer.datasets.files", "tracer.schema", "tracer.store"),
     "pydantic": ("tracer.workflow.job_file",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tracer.capture import engine as engines
+from tracer.capture import engine_setup
+from tracer.capture.engine import start
 from tracer.capture.manifest import (
     CaptureRequest,
     describe_run,
@@ -37,10 +38,10 @@ def capture(
     Raises:
         TracerError: of any kind the stages raise; committed requests stay.
     """
-    identity = engines.find_engine(allow_untested=request.allow_untested_engine)
+    identity = engine_setup.find_engine(allow_untested=request.allow_untested_engine)
     progress.note(f"importing {identity.distribution} {identity.version}")
-    engines.import_engine(identity)
-    config = engines.configure(request.model, request.engine_options)
+    engine_setup.import_engine(identity)
+    config = engine_setup.configure(request.model, request.engine_options)
     progress.note("tokenising the prompts")
     prompts, skipped = _prompts(request, dataset, config)
     settings = describe_settings(request, dataset.name, dataset.digest, config)
@@ -50,7 +51,7 @@ def capture(
         progress.note(f"run {stored['run_id']} is already complete")
         return _count_run(CaptureSummary(stored["run_id"], str(lake.path)), lake, resumed=True)
     progress.note("loading the model")
-    engine = engines.start(config)
+    engine = start(config)
     try:
         lake = Lake.create(lake_path)
         row = describe_run(settings, identity, engine.config, engine.model)

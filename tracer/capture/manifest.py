@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer import __version__
-from tracer.capture.engine import EngineIdentity
+from tracer.capture.engine_setup import EngineIdentity
 from tracer.errors import InputError
 from tracer.store.lake import check_run_id
 

@@ -7,30 +7,28 @@ expert_ids list<int>, gate_weights list<float>; one row per token and MoE layer.
 unknown ones kept in `runs.options`.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tracer import __version__
 from tracer.errors import DamagedDataError, InputError
-from tracer.schema import table_schema
+from tracer.store.interchange_files import (
+    digest_files,
+    read_requests,
+    read_routing,
+    read_run,
+    run_row,
+)
 from tracer.store.lake import Lake, check_run_id
 from tracer.store.run_writer import chunks_by_choices, writing_run
 from tracer.store.shard import ShardWriter
 from tracer.store.traces import RequestTrace
 
 __all__ = ["import_run"]
-
-_ROUTING = ("request_id", "position", "token_id", "layer_id", "expert_ids", "gate_weights")
-_REQUESTS = ("request_id", "domain", "num_prompt_tokens")
-_RUN = ("model", "num_experts", "top_k", "moe_layers")
 
 
 def import_run(
@@ -51,14 +49,14 @@ def import_run(
         InputError: a file that cannot be read, or lacks a column or key.
         DamagedDataError: files that contradict each other or themselves; nothing is committed.
     """
-    facts = _read_run(run)
-    row = _run_row(facts, weight_precision)
-    row["dataset_digest"] = _digest(routing, requests, run)
+    facts = read_run(run)
+    row = run_row(facts, weight_precision)
+    row["dataset_digest"] = digest_files(routing, requests, run)
     row["run_id"] = check_run_id(
         run_id or str(facts.get("run_id") or f"import-{row['dataset_digest'][:12]}")
     )
-    described = _read_requests(requests)
-    table = _read_routing(routing, row)
+    described = read_requests(requests)
+    table = read_routing(routing, row)
     traces = _Traces(table, described, row)
     lake = Lake.create(lake_path)
     for known in lake.runs():
@@ -81,135 +79,6 @@ def import_run(
         "num_requests": len(traces.request_ids),
         "num_rows": table.num_rows,
     }
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} is not a JSON object")
-    if missing := [key for key in _RUN if key not in facts]:
-        raise InputError(f"{path} lacks {', '.join(missing)}", f"it needs {', '.join(_RUN)}.")
-    layers = facts["moe_layers"]
-    whole = isinstance(layers, list) and layers and all(type(x) is int for x in layers)
-    if not whole or len(set(layers)) != len(layers) or not 0 <= min(layers) <= max(layers) < 2**15:
-        raise InputError(f"{path}: moe_layers must be a list of different layer numbers")
-    num_experts, top_k = facts["num_experts"], facts["top_k"]
-    if not (type(num_experts) is int and type(top_k) is int and 0 < top_k <= num_experts < 2**15):
-        raise InputError(f"{path}: num_experts and top_k must be whole, 0 < top_k <= num_experts")
-    return facts
-
-
-def _run_row(facts: Mapping[str, Any], weight_precision: str) -> dict[str, Any]:
-    """The row of `runs`: known keys take their column, unknown ones go to options."""
-    columns = {column.name for column in table_schema("runs").columns}
-    mine = {
-        "run_id",
-        "status",
-        "started_at",
-        "finished_at",
-        "tracer_version",
-        "options",
-        "weight_precision",
-        "dataset_digest",
-    }
-    row: dict[str, Any] = dict.fromkeys(columns)
-    row |= {key: value for key, value in facts.items() if key in columns - mine}
-    kept = {key: value for key, value in facts.items() if key not in columns - mine}
-    return row | {
-        "model": str(facts["model"]),
-        "moe_layers": sorted(facts["moe_layers"]),
-        "engine": str(facts.get("engine", "import")),
-        "weight_precision": weight_precision,
-        "options": json.dumps(kept, sort_keys=True),
-        "tracer_version": __version__,
-    }
-
-
-def _digest(*paths: Path) -> str:
-    sha = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
-    return sha.hexdigest()
-
-
-def _read_parquet(path: Path, needed: Sequence[str]) -> pa.Table:
-    try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {error}") from error
-    if missing := [name for name in needed if name not in table.column_names]:
-        raise InputError(
-            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            f"it needs {', '.join(needed)}.",
-        )
-    return table
-
-
-def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The named columns in the given types, without nulls."""
-    arrays = []
-    for name, dtype in types.items():
-        try:
-            column = table[name].cast(dtype)
-        except (pa.ArrowException, OverflowError) as error:
-            raise InputError(f"{path}: column {name} is not {dtype}: {error}") from error
-        if column.null_count:
-            raise InputError(f"{path}: column {name} has empty values")
-        arrays.append(column.combine_chunks())
-    return pa.table(arrays, names=list(types))
-
-
-def _read_requests(path: Path) -> dict[str, dict[str, Any]]:
-    table = _read_parquet(path, _REQUESTS)
-    core = _cast(
-        path,
-        table,
-        {"request_id": pa.string(), "domain": pa.string(), "num_prompt_tokens": pa.int32()},
-    )
-    extra = [
-        name
-        for name in table.column_names
-        if name not in _REQUESTS and not pa.types.is_nested(table[name].type)
-    ]
-    labels = table.select(extra).to_pylist()
-    described: dict[str, dict[str, Any]] = {}
-    for entry, label in zip(core.to_pylist(), labels, strict=True):
-        if entry["request_id"] in described:
-            raise DamagedDataError(f"{path}: request {entry['request_id']!r} is there twice")
-        kept = {key: str(value) for key, value in label.items() if value is not None}
-        described[entry["request_id"]] = {**entry, "labels": kept}
-    if not described:
-        raise InputError(f"{path} has no rows")
-    return described
-
-
-def _read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:
-    """The routing rows, sorted by request, layer and position, every list ``top_k`` long."""
-    table = _cast(
-        path,
-        _read_parquet(path, _ROUTING),
-        {
-            "request_id": pa.string(),
-            "position": pa.int32(),
-            "token_id": pa.int32(),
-            "layer_id": pa.int16(),
-            "expert_ids": pa.list_(pa.int16()),
-            "gate_weights": pa.list_(pa.float32()),
-        },
-    )
-    for name in ("expert_ids", "gate_weights"):
-        lengths = pc.list_value_length(table[name])
-        if not pc.all(pc.equal(lengths, row["top_k"])).as_py():
-            raise DamagedDataError(f"{path}: not every {name} has top_k = {row['top_k']} entries")
-        if pc.list_flatten(table[name]).null_count:
-            raise DamagedDataError(f"{path}: {name} has empty entries")
-    return table.sort_by(
-        [("request_id", "ascending"), ("layer_id", "ascending"), ("position", "ascending")]
-    )
 
 
 class _Traces:
