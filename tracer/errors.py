@@ -23,9 +23,11 @@ __all__ = [
     "TracerError",
     "UnknownRunError",
     "UnsupportedModelError",
+    "first_line",
 ]
 
 _MOST_LISTED = 8
+_LONGEST_LINE = 300
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -34,6 +36,12 @@ def _listed(names: Iterable[str]) -> str:
     shown = ", ".join(every[:_MOST_LISTED])
     more = len(every) - _MOST_LISTED
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, short enough for one line; its type if it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:_LONGEST_LINE]
 
 
 class TracerError(Exception):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "NO_DOMAIN",
-    "PHASES",
     "TOKEN_SCOPES",
     "Audit",
     "AuditDomain",
@@ -18,7 +17,6 @@ __all__ = [
 
 # The domain of requests whose dataset names none.
 NO_DOMAIN = "none"
-PHASES = ("prompt", "generated")
 TOKEN_SCOPES = ("last-prompt", "prompt", "generated", "all")
 
 
@@ -129,6 +127,7 @@ class LayerAudit:
 class Audit:
     """A committee audit of one run: what was asked, what was found.
 
+    run_status: of the run, 'complete' once every request is recorded
     num_domains: n of the presence threshold; presence_threshold: least number of domains
     num_experts: E, routed experts per layer of the model
     num_experts_inferred: E as the authors' code infers it from the largest id listed, used for
@@ -138,6 +137,7 @@ class Audit:
     """
 
     run_id: str
+    run_status: str
     model: str
     mode: str
     tokens: str

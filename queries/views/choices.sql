@@ -2,7 +2,8 @@
 --
 -- The only place where a list is unnested, and in the DuckDB dialect: the three unnested columns
 -- advance together, which other engines read as a cross product. An expert of rank r is the r-th
--- by gate weight for this token.
+-- by gate weight for this token. Rows of a request that `requests` does not name, which a crash
+-- leaves until the run goes on, are not there.
 --
 -- reads   routing, requests (request -> domain)
 -- binds   none (a view)
@@ -20,4 +21,4 @@ select
     unnest(routing.expert_ids) as expert_id,
     unnest(routing.gate_weights) as gate_weight
 from routing
-left join requests using (run_id, request_id)
+join requests using (run_id, request_id)

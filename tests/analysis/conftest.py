@@ -143,13 +143,26 @@ def tables_of(requests, run):
 
 @pytest.fixture
 def make_lake(tmp_path):
-    """Writes a run of ``requests`` as Parquet files, two per table, below a folder of tmp_path."""
+    """Writes a run of ``requests`` as Parquet files, two per table, below a folder of tmp_path.
 
-    def make(requests, *, num_experts=8, top_k=2, folder="lake", run_id="r1", model="m"):
+    ``uncommitted`` ones are in every table but `requests`, as a crash leaves them.
+    """
+
+    def make(
+        requests,
+        *,
+        uncommitted=(),
+        status="complete",
+        num_experts=8,
+        top_k=2,
+        folder="lake",
+        run_id="r1",
+        model="m",
+    ):
         root = tmp_path / folder
         run = {
             "run_id": run_id,
-            "status": "complete",
+            "status": status,
             "model": model,
             "engine": "import",
             "num_experts": num_experts,
@@ -160,7 +173,9 @@ def make_lake(tmp_path):
             "started_at": STARTED,
         }
         files = {}
-        for table, rows in tables_of(requests, run).items():
+        every = tables_of([*requests, *uncommitted], run)
+        every["requests"] = every["requests"][: len(requests)]
+        for table, rows in every.items():
             files[table] = []
             for part, some in enumerate((rows[::2], rows[1::2])):
                 if some:

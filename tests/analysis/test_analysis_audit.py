@@ -1,11 +1,13 @@
 """The audit of a run, end to end over Parquet tables."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from tracer.analysis.audit import audit
-from tracer.errors import InputError, UnknownRunError
+from tracer.analysis.sql import connect, run_sql
+from tracer.errors import DamagedDataError, InputError, UnknownRunError
 from tracer.records import AuditDomain, CommitteeMember
 
 HOSTILE = "o'hara \"; select 1 --"
@@ -200,6 +202,31 @@ def test_requests_that_are_not_complete_do_not_count(make_lake, request_of, mode
     mixed = audit(make_lake(requests + aborted, folder="mixed"), mode=mode)
     assert mixed == plain
     assert plain.domains == (AuditDomain("a", 2, 2),)
+
+
+@pytest.mark.parametrize("mode", ["gate", "reference"])
+@pytest.mark.parametrize("domain", ["a", "b"])
+def test_requests_that_are_not_committed_do_not_count(make_lake, request_of, mode, domain):
+    """A crash left sums and routing of q3, in a domain that `requests` knows or does not."""
+    requests = [
+        request_of("q1", "a", [{0: {1: 0.6, 2: 0.4}}]),
+        request_of("q2", "a", [{0: {1: 0.7, 3: 0.3}}]),
+    ]
+    left = [request_of("q3", domain, [{0: {5: 0.9, 6: 0.1}}] * 9)]
+    crashed = make_lake(requests, uncommitted=left, status="running", folder="crashed")
+    found = audit(crashed, mode=mode)
+    assert found.run_status == "running"
+    assert replace(found, run_status="complete") == audit(make_lake(requests), mode=mode)
+    con = connect(crashed)
+    assert run_sql(con, "select count(*) from routing").item() == 11
+    assert run_sql(con, "select count(*), count(domain) from choices").rows() == [(4, 4)]
+
+
+def test_a_complete_run_whose_tables_disagree_is_damaged(make_lake, request_of):
+    weights = [{0: {1: 0.6, 2: 0.4}}]
+    lake = make_lake([request_of("q1", "a", weights)], uncommitted=[request_of("q2", "b", weights)])
+    with pytest.raises(DamagedDataError, match="run 'r1' is complete, yet its tables disagree"):
+        audit(lake)
 
 
 def test_a_domain_without_tokens_in_the_scope_is_left_out(make_lake, request_of):

@@ -45,6 +45,7 @@ SECOND = replace(
 )
 AUDIT = Audit(
     run_id="r1",
+    run_status="complete",
     model="models/olmoe",
     mode="gate",
     tokens="prompt",
@@ -92,6 +93,11 @@ def test_the_table():
     assert render_table(AUDIT) == TABLE
 
 
+def test_the_table_says_that_the_run_goes_on():
+    first, _ = render_table(replace(AUDIT, run_status="running")).split("\n", 1)
+    assert first == "run r1, model models/olmoe (running: not every request is recorded yet)"
+
+
 def test_the_table_says_that_e_is_inferred_and_cuts_long_committees():
     layer = replace(FIRST, committee=tuple(range(12)))
     text = render_table(
@@ -133,6 +139,7 @@ def test_json_is_strict():
     first, second = json.loads(render_json(AUDIT), parse_constant=pytest.fail)
     assert first == {
         "run_id": "r1",
+        "run_status": "complete",
         "mode": "gate",
         "tokens": "prompt",
         "num_domains": 3,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -19,6 +20,10 @@ def options(model, lake, *more):
         "--enforce-eager", "--limit", "120", "--max-tokens", "8", "--max-num-seqs", "16",
         "--format", "json", *more,
     ]  # fmt: skip
+
+
+def has_begun(lake):
+    return bool(list(lake.glob("runs/_delta_log/*1.json")))
 
 
 def keys(lake):
@@ -88,11 +93,10 @@ def test_an_interrupt_ends_with_one_line_and_resumes(planted_model, tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "lake" / "runs" / "_delta_log").exists():
+        while not has_begun(tmp_path / "lake"):
             assert time.monotonic() < deadline
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.2)
-        time.sleep(1)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -103,6 +107,52 @@ def test_an_interrupt_ends_with_one_line_and_resumes(planted_model, tmp_path):
     ]
     (run,) = pl.read_delta(str(tmp_path / "lake" / "runs")).to_dicts()
     assert run["status"] == "running"
+
+
+def test_a_killed_engine_core_ends_the_capture(planted_model, tmp_path):
+    """With the engine in a process of its own: its death is told at once, not waited for."""
+    command = [
+        sys.executable, "-m", "tracer",
+        *map(str, options(planted_model("olmoe"), tmp_path / "lake", "--max-tokens", "4000",
+                          "--ignore-eos")),
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "TMPDIR": str(tmp_path),
+    }
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not has_begun(tmp_path / "lake"):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        time.sleep(1)
+        (core,) = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and is_engine_core(entry, process.pid)
+        ]
+        os.kill(core, signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (4, "")
+    error, hint = stderr.splitlines()[-2:]
+    assert error.startswith("Error: the engine failed while running: ")
+    log = Path(hint.removeprefix("Hint: its log is "))
+    assert log.parent == tmp_path
+    assert "EngineCore" in log.read_text()
+
+
+def is_engine_core(entry, parent):
+    try:
+        stat = (entry / "stat").read_text()
+        name = (entry / "comm").read_text()
+    except OSError:
+        return False
+    return int(stat.rpartition(")")[2].split()[1]) == parent and name.startswith("VLLM::Engine")
 
 
 def test_a_job_does_its_steps_once(engine, planted_model, tmp_path):

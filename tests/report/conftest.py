@@ -52,6 +52,7 @@ def audit():
     ]
     return Audit(
         run_id="run-1",
+        run_status="complete",
         model="tiny & <moe>",
         mode="gate",
         tokens="prompt",
@@ -142,6 +143,7 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
         )
     return Audit(
         run_id="2026-olmoe",
+        run_status="complete",
         model="allenai/OLMoE-1B-7B-0125-Instruct",
         mode=mode,
         tokens=tokens,

@@ -178,6 +178,13 @@ def test_the_summary_puts_references_beside_the_numbers(audit):
     assert text.count("Intervals and tests are not computed in this version.") == 1
 
 
+def test_a_run_that_goes_on_is_told_beside_the_summary(audit):
+    words = "The run is not complete</strong> (status: running): not every request is recorded"
+
+    assert words in render(dataclasses.replace(audit, run_status="running"))
+    assert "The run is not complete" not in render(audit)
+
+
 def test_truncation_is_told_in_reference_mode_only(audit):
     """k = 2 of E = 8: a Gini of 0.75 is built in."""
     reference = dataclasses.replace(audit, mode="reference")

@@ -6,7 +6,13 @@ import polars as pl
 import pytest
 
 from tests.store.conftest import make_trace, request_row, run_row
-from tracer.errors import InputError, LakeBusyError, NotALakeError, UnknownRunError
+from tracer.errors import (
+    DamagedDataError,
+    InputError,
+    LakeBusyError,
+    NotALakeError,
+    UnknownRunError,
+)
 from tracer.schema import TABLES, table_schema
 from tracer.store.commit import commit_batch, recover, write_requests
 from tracer.store.lake import Lake
@@ -218,3 +224,60 @@ def test_chunks_hold_about_a_shard():
     items = [(name, 1_000_000) for name in "abcde"]
     assert list(chunks_by_choices(items, per_token=4)) == [["a", "b"], ["c", "d"], ["e"]]
     assert list(chunks_by_choices([], per_token=4)) == []
+
+
+def test_a_lake_that_another_delta_tool_compacted_still_works(lake):
+    """Its files then hold several runs and lie outside their folders."""
+    for run_id in ("r", "s"):
+        with writing_run(lake, run_row(run_id)) as target:
+            for batch, request in enumerate("ab"):
+                files = shards(lake, run_id, f"{batch:06d}-w0", request)
+                target.commit(batch, files, [request_row(request)])
+    for table in ("requests", "routing", "usage"):
+        lake.delta(table).optimize.compact()
+    assert len(lake.files("requests", "r")) == 1
+    assert lake.request_status("r") == {"a": "complete", "b": "complete"}
+    with writing_run(lake, run_row("r")) as target:
+        assert (target.done, target.next_batch) == ({"a", "b"}, 2)
+        target.commit(2, shards(lake, "r", "000002-w0", "c"), [request_row("c")])
+    assert set(lake.request_status("r")) == {"a", "b", "c"}
+    assert lake.rows("routing", "s", ["position"]).num_rows == 12
+
+
+def test_a_missing_file_or_log_is_damage(lake):
+    with writing_run(lake, run_row("r")) as target:
+        target.commit(0, shards(lake, "r", "000000-w0", "a"), [request_row("a")])
+    Path(lake.files("requests", "r")[0]).unlink()
+    with pytest.raises(DamagedDataError, match=r"000000\.parquet is gone"):
+        lake.request_status("r")
+    (lake.path / "usage" / "_delta_log" / ("0" * 20 + ".json")).write_text("not json")
+    with pytest.raises(DamagedDataError, match="table usage"):
+        lake.delta("usage")
+
+
+def test_a_truncated_file_is_damage(lake):
+    with writing_run(lake, run_row("r")) as target:
+        target.commit(0, shards(lake, "r", "000000-w0", "a"), [request_row("a")])
+    path = Path(lake.files("requests", "r")[0])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedDataError, match="cannot be read"):
+        lake.request_status("r")
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot"):
+        Lake.create(tmp_path / "file" / "lake")
+
+
+def test_settings_are_compared_under_the_lock(lake):
+    def refuse(stored, row):
+        raise InputError(f"{stored['model']} is not {row['model']}")
+
+    with writing_run(lake, run_row("r"), refuse):
+        pass
+    with (
+        pytest.raises(InputError, match="m is not n"),
+        writing_run(lake, run_row("r", model="n"), refuse),
+    ):
+        pass

@@ -25,7 +25,7 @@ def test_any_folder_can_be_a_lake(tmp_path, name):
     assert [row["status"] for row in opened.runs()] == ["complete", "complete"]
 
 
-@pytest.mark.parametrize("name", ["p%20q", "br[a]ck"])
+@pytest.mark.parametrize("name", ["p%20q", "br[a]ck", "tab\there", "back\\slash"])
 def test_a_folder_delta_cannot_work_in_is_refused(tmp_path, name):
     for use in (Lake.create, Lake.open):
         with pytest.raises(InputError, match="cannot be a lake"):

@@ -1,7 +1,8 @@
 """The committee audit of a run: which experts are relied on in almost every domain.
 
-Answers from the sums in `usage_by_domain`; from those in `usage` where domains are renamed or a
-request does not count. `routing` is not read.
+Answers from the sums in `usage_by_domain`; from those in `usage` where domains are renamed, a
+request does not count, or the run goes on: only `requests` says what is recorded, and a crash may
+leave sums of requests it does not name. `routing` is not read.
 """
 
 import json
@@ -80,7 +81,7 @@ def audit(
         )
     con = connect(lake, name)
     try:
-        found, counts = _contributions(con, name, mode, scope, domains or {})
+        found, counts = _contributions(con, run, mode, scope, domains or {})
         num_unlabelled = 0
         if len(counts) > 1:
             num_unlabelled = sum(c.num_requests for c in counts if c.domain == NO_DOMAIN)
@@ -92,6 +93,7 @@ def audit(
         con.close()
     return Audit(
         run_id=name,
+        run_status=str(run["status"]),
         model=str(run["model"]),
         mode=mode,
         tokens=scope,
@@ -133,12 +135,13 @@ def _token_scope(mode: str, tokens: str | None) -> str:
 
 def _contributions(
     con: duckdb.DuckDBPyConnection,
-    run_id: str,
+    run: Mapping[str, object],
     mode: str,
     tokens: str,
     domains: Mapping[str, str],
 ) -> tuple[pl.DataFrame, tuple[AuditDomain, ...]]:
     """Contribution per layer, domain and expert; and the domains they come from."""
+    run_id = str(run["run_id"])
     status = {row[0] for row in run_query(con, "request_status", run_id=run_id).iter_rows()}
     if "complete" not in status:
         raise InputError(
@@ -159,15 +162,17 @@ def _contributions(
     binds = {"run_id": run_id}
     if mode == "gate":
         binds["tokens"] = tokens
-    if domains or status - {"complete", "skipped"}:  # sums per domain also hold aborted requests
+    # Sums per domain also hold aborted requests, and those a crash kept out of `requests`.
+    if domains or run["status"] != "complete" or status - {"complete", "skipped"}:
         query += "_by_request"
         binds["domains"] = labels
     frame = run_query(con, query, **binds)
     sizes = dict(frame.group_by("domain").agg(pl.col("num_tokens").max()).iter_rows())
     if set(sizes) != set(requests["domain"]):
         raise DamagedDataError(
-            f"requests and sums of run {run_id!r} name different domains",
-            "record the run again under another --run-id.",
+            f"run {run_id!r} is complete, yet its tables disagree: requests and sums name"
+            " different domains",
+            "import or record it again under another --run-id.",
         )
     found = frame.select("layer_id", "domain", "expert_id", pl.last().alias("contribution"))
     return found, tuple(

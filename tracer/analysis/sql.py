@@ -7,19 +7,28 @@ variables and changes of these settings are refused.
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
 
-from tracer.analysis.views import LakeFiles, defused, quoted, view_statements
-from tracer.errors import InputError, QueryError
+from tracer.analysis.views import LakeFiles, defused, quoted, undefused, view_statements
+from tracer.errors import DamagedDataError, InputError, QueryError, TracerError, first_line
 from tracer.schema import query_path
 
 __all__ = ["connect", "empty_connection", "query_names", "query_text", "run_query", "run_sql"]
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
 _READING = {"SELECT", "EXPLAIN"}
+_NOT_IN_POLARS = {"interval", "union"}
+_PARQUET = re.compile(r"'((?:[^']|'')+\.parquet)'")  # a file in the text of a view
+# What fails on a damaged file: reading its footer, then, slow, every value.
+_PROBES = (
+    "from parquet_file_metadata(?)",
+    "select bit_xor(hash(file)) from read_parquet(?, hive_partitioning = false) as file",
+)
 
 
 def empty_connection() -> duckdb.DuckDBPyConnection:
@@ -46,20 +55,23 @@ def connect(lake: LakeFiles, run_id: str | None = None) -> duckdb.DuckDBPyConnec
         run_id: opens the files of this run only.
 
     Raises:
-        QueryError: a file of the lake cannot be read.
+        DamagedDataError: a file of the lake is missing or broken.
+        QueryError: a file of the lake cannot be read for another reason.
     """
+    views = view_statements(lake, run_id).values()
     con = empty_connection()
     try:
-        for statement in view_statements(lake, run_id).values():
-            con.execute(statement)
+        for view in views:
+            con.execute(view)
         root = f"{lake.path}{os.sep}"
         allowed = ", ".join(map(quoted, {root, defused(root)}))  # views name files by pattern
         con.execute(f"set allowed_directories = [{allowed}]")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
     except duckdb.Error as error:
+        told = _told(con, error, views)
         con.close()
-        raise _query_error(error) from error
+        raise told from error
     return con
 
 
@@ -85,13 +97,14 @@ def run_query(con: duckdb.DuckDBPyConnection, name: str, **binds: object) -> pl.
 
     Raises:
         InputError: there is no such query.
+        DamagedDataError: a file of the lake is missing or broken.
         QueryError: DuckDB refuses, for one because a bind is missing.
     """
     text = query_text(name)
     try:
         frame: pl.DataFrame = con.sql(text, params=binds).pl()
     except duckdb.Error as error:
-        raise _query_error(error) from error
+        raise _told(con, error, _views(con)) from error
     return frame
 
 
@@ -99,20 +112,75 @@ def run_sql(con: duckdb.DuckDBPyConnection, text: str) -> pl.DataFrame:
     """Run one statement of the user's own that reads (select, from, with, describe, explain).
 
     Raises:
-        QueryError: DuckDB refuses it, or it would write.
+        DamagedDataError: a file of the lake is missing or broken.
+        QueryError: DuckDB refuses it, it would write, or a column has a type no frame can hold.
     """
     try:
         statements = con.extract_statements(text)
         if len(statements) != 1 or statements[0].type.name not in _READING:
             raise QueryError("only a single statement that reads is run", "begin with select.")
-        frame: pl.DataFrame = con.sql(text).pl()
+        found = con.sql(text)
+        for column, kind in zip(found.columns, found.types, strict=True):
+            if _leaves(kind) & _NOT_IN_POLARS:
+                raise QueryError(
+                    f"column {column!r} is of type {kind}, which cannot be shown",
+                    "cast it in the query: <column>::varchar.",
+                )
+        frame: pl.DataFrame = found.pl()
     except duckdb.Error as error:
-        raise _query_error(error) from error
+        raise _told(con, error, _views(con), text) from error
     return frame
 
 
-def _query_error(error: duckdb.Error) -> QueryError:
-    """First line of DuckDB's message as the fact, its suggestion, if any, as the hint."""
+def _leaves(kind: Any) -> set[str]:
+    """A DuckDB type and the types inside it, by name."""
+    if kind.id not in {"list", "array", "struct", "map", "union"}:
+        return {kind.id}
+    inner = (part for _, part in kind.children if isinstance(part, type(kind)))
+    return {kind.id}.union(*map(_leaves, inner))
+
+
+def _views(con: duckdb.DuckDBPyConnection) -> list[str]:
+    return [sql for (sql,) in con.execute("select sql from duckdb_views()").fetchall()]
+
+
+def _told(
+    con: duckdb.DuckDBPyConnection, error: duckdb.Error, views: Iterable[str], text: str = ""
+) -> TracerError:
+    """A damaged file below the views, if that is what ended ``text``; else DuckDB's own words.
+
+    Those are the first line of its message as the fact, its suggestion, if any, as the hint.
+    """
+    patterns = [name.replace("''", "'") for view in views for name in _PARQUET.findall(view)]
+    file = _damaged_file(con, error, patterns)
+    if file and file not in text:  # not one that the user's own query names
+        return DamagedDataError(
+            f"the lake file {file} cannot be read: {first_line(error)}",
+            "restore the file from a copy, or record the run again under another --run-id.",
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     hint = next((line for line in lines[1:] if line.startswith("Did you mean")), None)
-    return QueryError(lines[0] if lines else type(error).__name__, hint)
+    return QueryError(first_line(error), hint)
+
+
+def _damaged_file(
+    con: duckdb.DuckDBPyConnection, error: duckdb.Error, patterns: Sequence[str]
+) -> str | None:
+    """Which of the files ``error`` is about."""
+    found: str | None = None
+    message = str(error)
+    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+        if "Permission denied" not in message:
+            names = {spelt: p for p in patterns for spelt in (p, undefused(p))}
+            found = next((names[spelt] for spelt in names if spelt in message), None)
+    elif type(error) is duckdb.Error:  # of Parquet that makes no sense; its file is not named
+        found = next((p for probe in _PROBES for p in patterns if not _runs(con, probe, p)), None)
+    return found and undefused(found)
+
+
+def _runs(con: duckdb.DuckDBPyConnection, query: str, *binds: object) -> bool:
+    try:
+        con.execute(query, binds)
+    except duckdb.Error:
+        return False
+    return True

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tracer.schema import TABLES, query_path, table_schema
 
-__all__ = ["LakeFiles", "defused", "quoted", "view_statements"]
+__all__ = ["LakeFiles", "defused", "quoted", "undefused", "view_statements"]
 
 _TYPES = {
     "string": "varchar",
@@ -77,6 +77,11 @@ def _duckdb_type(name: str) -> str:
 def defused(path: str) -> str:
     """A path as a glob pattern that matches this path only."""
     return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def undefused(pattern: str) -> str:
+    """The path of a pattern made by ``defused``."""
+    return re.sub(r"\[([*?\[])\]", r"\1", pattern)
 
 
 def quoted(text: str) -> str:

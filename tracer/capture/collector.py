@@ -55,7 +55,6 @@ class _Rows:
 class _Seal:
     batch: int
     finished: Sequence[FinishedRequest]
-    dropped: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -82,12 +81,18 @@ class Collector:
         self._thread.start()
 
     def receive(self, step: Step) -> None:
-        """Queue one step; waits while the queue is full."""
-        self._put(step)
+        """Queue one step; waits while the queue is full.
 
-    def seal(self, batch: int, finished: Sequence[FinishedRequest], dropped: Sequence[str]) -> None:
-        """Write the finished requests as the shard of ``batch``; forget the dropped ones."""
-        self._put(_Seal(batch, finished, dropped))
+        Never raises: it is called inside the engine's forward pass, and an error there would
+        reach the driver as a dead engine. ``seal`` and ``take_written`` report it.
+        """
+        if self._error is None:
+            self._queue.put(step)
+
+    def seal(self, batch: int, finished: Sequence[FinishedRequest]) -> None:
+        """Write the finished requests as the shard of ``batch``."""
+        self._raise()
+        self._queue.put(_Seal(batch, finished))
 
     def take_written(self, *, wait: bool) -> dict[int, list[ShardFile]]:
         """Shards written since the last call, by batch.
@@ -114,10 +119,6 @@ class Collector:
             self._thread.join()
             self._thread = None
 
-    def _put(self, item: Step | _Seal) -> None:
-        self._raise()
-        self._queue.put(item)
-
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
@@ -125,8 +126,7 @@ class Collector:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
-                # After an error items are only drained, so that nobody waits on a full queue;
-                # the error itself reaches the engine with its next call.
+                # After an error items are only drained, so that nobody waits on a full queue.
                 if self._error is None:
                     self._handle(item)
             except BaseException as error:  # noqa: BLE001 - kept and re-raised by _raise
@@ -139,13 +139,14 @@ class Collector:
         if isinstance(item, Step):
             self._append(item)
             return
-        for engine_id in item.dropped:
-            self._open.pop(engine_id, None)
         traces = [self._finish(request) for request in item.finished]
-        files = self.writer.write(f"{item.batch:06d}-{self.worker}", traces) if traces else []
+        name = f"{item.batch:06d}-{self.worker}"
+        files = self.writer.write(name, traces) if traces else []
         self._written.put((item.batch, files))
 
     def _append(self, step: Step) -> None:
+        # A slice keeps its whole step in memory, so a request that shares one takes a copy.
+        own = len(step.request_ids) == 1
         start = 0
         for request_id, count in zip(step.request_ids, step.row_counts, strict=True):
             part = slice(start, start + count)
@@ -154,8 +155,8 @@ class Collector:
                 _Rows(
                     step.positions[part],
                     step.token_ids[part],
-                    step.expert_ids[:, part],
-                    step.gate_weights[:, part],
+                    step.expert_ids[:, part] if own else step.expert_ids[:, part].copy(),
+                    step.gate_weights[:, part] if own else step.gate_weights[:, part].copy(),
                 )
             )
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tracer.capture import engine_setup
 from tracer.capture.engine import start
 from tracer.capture.manifest import (
@@ -44,7 +42,7 @@ def capture(
     config = engine_setup.configure(request.model, request.engine_options)
     progress.note("tokenising the prompts")
     prompts, skipped = _prompts(request, dataset, config)
-    settings = describe_settings(request, dataset.name, dataset.digest, config)
+    settings = describe_settings(request, dataset.name, dataset.digest, identity, config)
     stored = _stored_run(lake_path, settings)
     if stored is not None and stored["status"] == "complete":
         lake = Lake.open(lake_path)
@@ -54,8 +52,8 @@ def capture(
     engine = start(config)
     try:
         lake = Lake.create(lake_path)
-        row = describe_run(settings, identity, engine.config, engine.model)
-        with writing_run(lake, row) as target:
+        row = describe_run(settings, engine.config, engine.model)
+        with writing_run(lake, row, refuse_other_settings) as target:
             todo = [prompt for prompt in prompts if prompt.request_id not in target.done]
             progress.begin(len(prompts), len(prompts) - len(todo))
             summary = CaptureSummary(
@@ -97,17 +95,14 @@ def _stored_run(lake_path: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
 
 def _count_run(summary: CaptureSummary, lake: Lake, *, resumed: bool) -> CaptureSummary:
     columns = ["status", "num_prompt_tokens", "num_generated_tokens"]
-    for path in lake.files("requests", summary.run_id):
-        for entry in pq.read_table(path, columns=columns).to_pylist():
-            if entry["status"] == "complete":
-                summary.num_requests += 1
-                summary.num_prompt_tokens += entry["num_prompt_tokens"]
-                summary.num_generated_tokens += entry["num_generated_tokens"]
-            else:
-                summary.num_skipped += 1
+    for entry in lake.rows("requests", summary.run_id, columns).to_pylist():
+        if entry["status"] == "skipped":
+            summary.num_skipped += 1
+            continue
+        summary.num_requests += 1
+        summary.num_prompt_tokens += entry["num_prompt_tokens"]
+        summary.num_generated_tokens += entry["num_generated_tokens"]
     if resumed:
         summary.resumed_requests = summary.num_requests + summary.num_skipped
-    summary.num_rows = sum(
-        pq.read_metadata(path).num_rows for path in lake.files("routing", summary.run_id)
-    )
+    summary.num_rows = lake.rows("routing", summary.run_id, ["layer_id"]).num_rows
     return summary

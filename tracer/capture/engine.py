@@ -1,12 +1,15 @@
 """A started vLLM engine: the handshake with its workers, requests in, remote calls."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from tracer.capture.engine_setup import first_line
-from tracer.errors import EngineFailedError, TracerError, UnsupportedModelError
+from tracer.errors import EngineFailedError, TracerError, UnsupportedModelError, first_line
 
 __all__ = ["Engine", "start"]
+
+_WATCH_SECONDS = 1.0
 
 
 def start(config: Any) -> "Engine":
@@ -40,6 +43,26 @@ class Engine:
     def __init__(self, llm_engine: Any) -> None:
         self._engine = llm_engine
         self.model: Mapping[str, Any] = {}
+        self._stopping = threading.Event()
+        core = llm_engine.engine_core
+        if hasattr(core, "outputs_queue"):  # the engine core is a process of its own
+            threading.Thread(target=self._watch, args=(core,), daemon=True).start()
+
+    def _watch(self, core: Any) -> None:
+        """Wake whoever waits for an engine core that was killed.
+
+        vLLM notices and stops reading its answers, but leaves its synchronous callers waiting
+        for them (0.30 to 0.32, seen).
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        while not self._stopping.wait(_WATCH_SECONDS):
+            if core.resources.engine_dead:
+                core.outputs_queue.put(EngineDeadError())
+                for answer in list(core.utility_results.values()):
+                    if not answer.done():
+                        answer.set_exception(EngineDeadError())
+                return
 
     def shake_hands(self) -> None:
         """Ask every worker what it attached; keep the answer of those that record.
@@ -64,32 +87,30 @@ class Engine:
         self.model = recording[0]
 
     @property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self._engine.get_tokenizer()
-
-    @property
     def config(self) -> Any:
         """``vllm.config.VllmConfig`` as the engine completed it."""
         return self._engine.vllm_config
 
     def add(self, request_id: str, token_ids: Sequence[int], params: Any) -> str:
         """Queue a request; returns the id its rows carry in the workers."""
-        return str(
-            self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
-        )
+        with _told_as_failure():
+            prompt = {"prompt_token_ids": list(token_ids)}
+            return str(self._engine.add_request(request_id, prompt, params))
 
     def step(self) -> list[Any]:
         """One engine step; returns the outputs of requests that finished in it."""
-        return [output for output in self._engine.step() if output.finished]
+        with _told_as_failure():
+            return [output for output in self._engine.step() if output.finished]
 
     def call(self, method: str, *args: Any) -> list[Any]:
         """Answers of all workers to one remote call, errors among them raised.
 
         Raises:
             TracerError: a worker answered with an error.
+            EngineFailedError: it did not answer.
         """
-        answers = self._engine.collective_rpc(method, args=args)
+        with _told_as_failure():
+            answers = self._engine.collective_rpc(method, args=args)
         for answer in answers:
             if isinstance(answer, dict) and "error" in answer:
                 raise _revived(answer["error"])
@@ -97,7 +118,19 @@ class Engine:
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
+        self._stopping.set()
         self._engine.engine_core.shutdown()
+
+
+@contextmanager
+def _told_as_failure() -> Iterator[None]:
+    """Whatever vLLM raises while it runs, as the engine's failure."""
+    try:
+        yield
+    except TracerError:
+        raise
+    except Exception as error:
+        raise EngineFailedError("while running", first_line(error)) from error
 
 
 def _revived(error: Mapping[str, Any]) -> TracerError:

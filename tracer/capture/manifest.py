@@ -33,6 +33,9 @@ _SETTINGS = {
 }
 
 
+_HASHED_BYTES = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
     """What a user asks of one capture; see `tracer capture --help` for the meaning of each.
@@ -69,7 +72,11 @@ class CaptureRequest:
 
 
 def describe_settings(
-    request: CaptureRequest, dataset: str, dataset_digest: str, config: Any
+    request: CaptureRequest,
+    dataset: str,
+    dataset_digest: str,
+    identity: EngineIdentity,
+    config: Any,
 ) -> dict[str, Any]:
     """The part of a run's row that is known before the model is loaded, its name included.
 
@@ -77,10 +84,13 @@ def describe_settings(
         request: what was asked.
         dataset: its name as given.
         dataset_digest: over the rows taken.
+        identity: the engine.
         config: ``vllm.config.VllmConfig``.
     """
     model_config = config.model_config
     row: dict[str, Any] = {
+        "engine": identity.distribution,
+        "engine_version": identity.version,
         "model": request.model,
         "model_revision": _revision(request.model, model_config),
         "dtype": str(model_config.dtype).removeprefix("torch."),
@@ -95,13 +105,12 @@ def describe_settings(
 
 
 def describe_run(
-    settings: Mapping[str, Any], identity: EngineIdentity, config: Any, model: Mapping[str, Any]
+    settings: Mapping[str, Any], config: Any, model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The row of `runs`, without its status and times.
 
     Args:
         settings: from ``describe_settings``.
-        identity: the engine.
         config: ``vllm.config.VllmConfig``.
         model: what the workers attached (``AttachedModel.to_dict``).
     """
@@ -109,8 +118,6 @@ def describe_run(
     return {
         **settings,
         "architecture": model_config.architecture,
-        "engine": identity.distribution,
-        "engine_version": identity.version,
         "engine_runner": model["runner"],
         "num_experts": model["num_experts"],
         "top_k": model["top_k"],
@@ -135,12 +142,15 @@ def default_run_id(row: Mapping[str, Any]) -> str:
 
 
 def refuse_other_settings(stored: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    """A run continues only as it began.
+    """A run continues only as it began; a complete one may be met by a newer engine.
 
     Raises:
         InputError: the stored run was started with other settings.
     """
-    different = [flag for name, flag in _SETTINGS.items() if stored[name] != row[name]]
+    settings = dict(_SETTINGS)
+    if stored["status"] != "complete":
+        settings |= {"engine": "the engine", "engine_version": "the engine's version"}
+    different = [flag for name, flag in settings.items() if stored[name] != row[name]]
     if different:
         raise InputError(
             f"run {row['run_id']!r} was started with other settings: {', '.join(different)}",
@@ -149,7 +159,11 @@ def refuse_other_settings(stored: Mapping[str, Any], row: Mapping[str, Any]) -> 
 
 
 def _revision(model: str, model_config: Any) -> str | None:
-    """Hub revision, or for a folder a digest of its config and the sizes of its files."""
+    """Hub revision, or for a folder a digest of its files: all of a small one, both ends of others.
+
+    Hashing gigabytes of weights would delay each start; two trainings of one model differ in the
+    first megabyte already.
+    """
     folder = Path(model)
     if not folder.is_dir():
         commit = getattr(model_config.hf_config, "_commit_hash", None)
@@ -157,9 +171,12 @@ def _revision(model: str, model_config: Any) -> str | None:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin"):
-            digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-        if path.name in ("config.json", "planted.json"):
-            digest.update(path.read_bytes())
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_HASHED_BYTES))
+                file.seek(max(size - _HASHED_BYTES, 0))
+                digest.update(file.read())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

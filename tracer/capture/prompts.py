@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracer.errors import InputError, PromptTooLongError
+from tracer.errors import InputError, PromptTooLongError, first_line
 from tracer.records import DatasetRow
 
 __all__ = ["Prompt", "fit_prompts", "load_tokenizer", "tokenize"]
@@ -42,8 +42,7 @@ def load_tokenizer(model_config: Any) -> Any:
     try:
         return cached_tokenizer_from_config(model_config)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error)
-        raise InputError(f"the model's tokenizer does not load: {reason}") from error
+        raise InputError(f"the model's tokenizer does not load: {first_line(error)}") from error
 
 
 def tokenize(

@@ -5,6 +5,7 @@ The engine runs continuously; finished requests gather until they make a good sh
 are durable.
 """
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,10 @@ __all__ = ["CaptureSummary", "Progress", "Recording"]
 
 # Seal at least this often, so that a crash of a slow engine costs little.
 _SEAL_SECONDS = 60.0
+# Finish reasons of requests that vLLM gave up.
+_CUT_SHORT = ("abort", "error")
+# Ask the workers this often whether sealed batches are written.
+_POLL_SECONDS = 1.0
 
 
 class Progress(Protocol):
@@ -98,6 +103,7 @@ class Recording:
             str(self.target.lake.path),
             self.target.run_id,
             self.request.weight_precision,
+            secrets.token_hex(3),
         )
         tokens = self._record(prompts, skipped)
         self.engine.call("tracer_end")
@@ -112,7 +118,7 @@ class Recording:
         per_token = len(self.row["moe_layers"]) * self.row["top_k"]
         batch = _Batch(self.target.next_batch)
         batch.requests = [self._skipped_row(prompt) for prompt in skipped]
-        total, sealed_at = 0, time.monotonic()
+        total, sealed_at, polled_at = 0, time.monotonic(), time.monotonic()
         while waiting or self._prompts:
             while waiting and len(self._prompts) < window:
                 prompt = waiting.pop()
@@ -128,7 +134,9 @@ class Recording:
             late = time.monotonic() - sealed_at > _SEAL_SECONDS
             if batch.finished and (full or late):
                 batch, sealed_at = self._seal(batch), time.monotonic()
+            if self._sealed and time.monotonic() - polled_at > _POLL_SECONDS:
                 self._commit(wait=False)
+                polled_at = time.monotonic()
         if batch.requests:
             self._seal(batch)
         self._commit(wait=True)
@@ -168,7 +176,7 @@ class Recording:
         batch.requests.append(
             {
                 **self._request_row(prompt),
-                "status": "complete",
+                "status": "aborted" if completion.finish_reason in _CUT_SHORT else "complete",
                 "num_generated_tokens": len(generated),
                 "cached_prefix_tokens": cached,
                 "finish_reason": completion.finish_reason,
@@ -206,7 +214,7 @@ class Recording:
 
     def _seal(self, batch: _Batch) -> _Batch:
         """Have the workers write the batch; returns the next, empty one."""
-        self.engine.call("tracer_seal", batch.number, batch.finished, [])
+        self.engine.call("tracer_seal", batch.number, batch.finished)
         self._sealed[batch.number] = batch
         return _Batch(batch.number + 1)
 

@@ -89,20 +89,26 @@ class WorkerCapture:
             **self._model.to_dict(),
         }
 
-    def begin(self, lake_path: str, run_id: str, precision: str) -> None:
-        """Start recording into a lake. Rows of earlier requests are not kept."""
+    def begin(self, lake_path: str, run_id: str, precision: str, attempt: str) -> None:
+        """Start recording into a lake. Rows of earlier requests are not kept.
+
+        ``attempt`` goes into the shards' names: a worker that outlived its killed driver cannot
+        overwrite what a later attempt wrote.
+        """
         if self._model is None:
             return
         writer = ShardWriter(Path(lake_path), run_id, self._model.num_experts, precision)
-        self._collector = Collector(writer, self._model.layer_ids, f"w{self._worker.rank}")
+        self._collector = Collector(
+            writer, self._model.layer_ids, f"w{self._worker.rank}-{attempt}"
+        )
         self._collector.start()
 
-    def seal(self, batch: int, finished: Sequence[Sequence[Any]], dropped: Sequence[str]) -> Any:
+    def seal(self, batch: int, finished: Sequence[Sequence[Any]]) -> Any:
         """Queue the batch for writing. ``finished`` holds the fields of ``FinishedRequest``."""
         if self._collector is None:
             return None
         try:
-            self._collector.seal(batch, [FinishedRequest(*item) for item in finished], dropped)
+            self._collector.seal(batch, [FinishedRequest(*item) for item in finished])
         except Exception as error:  # noqa: BLE001 - the driver raises it
             return {"error": describe_error(error)}
         return None

@@ -4,12 +4,13 @@ The one place where errors become lines on stderr and exit codes. On failure std
 and stderr ends with ``Error: <fact>`` and at most one ``Hint: <command or setting>``.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -30,10 +31,35 @@ _COMMANDS = {
     "runs": "runs",
     "sql": "sql",
 }
+# What goes on where it was interrupted.
+_RESUMING = {"capture", "import", "job"}
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads our output any more, as `| head` ends."""
+
+
+@contextlib.contextmanager
+def _reader_watched() -> Iterator[None]:
+    """Keeps a broken pipe from click and rich, which make an exit with 1 of it."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            raise _ReaderGoneError from error
+        raise
 
 
 class _LazyGroup(click.Group):
     """Lists commands by name and imports only the one that runs, so ``--help`` is instant."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _reader_watched():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reader_watched():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -71,12 +97,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line in this process; returns the exit code."""
     try:
         result: Any = cli.main(list(arguments), prog_name="tracer", standalone_mode=False)
-    except BrokenPipeError:
-        # The reader of our output went away, as `| head` does.
+        click.echo(nl=False)  # flushes, so that a reader who went away shows here
+    except (BrokenPipeError, _ReaderGoneError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told to the user
-        message, hint, exit_code = _told(error)
+        message, hint, exit_code = _told(error, arguments)
         click.echo(f"Error: {' '.join(message.split())}", err=True)
         if hint:
             click.echo(f"Hint: {' '.join(hint.split())}", err=True)
@@ -84,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _told(error: BaseException) -> tuple[str, str | None, int]:
+def _told(error: BaseException, arguments: Sequence[str]) -> tuple[str, str | None, int]:
     """(fact, hint, exit code) of whatever ended a command."""
     match error:
         case TracerError():
@@ -95,7 +121,9 @@ def _told(error: BaseException) -> tuple[str, str | None, int]:
         case click.ClickException():
             return error.format_message(), None, 2
         case click.Abort() | KeyboardInterrupt():
-            return "interrupted", "the same command resumes where it stopped.", 130
+            resumes = _RESUMING & set(arguments[:1])
+            hint = "the same command resumes where it stopped." if resumes else None
+            return "interrupted", hint, 130
         case OSError():
             return f"{error.filename or 'system'}: {error.strerror or error}", None, 2
         case _:

@@ -67,7 +67,7 @@ def command(
         tracer audit --mode reference --format csv > table.csv
     """
     from tracer.analysis.audit import audit
-    from tracer.analysis.domains import load_domains
+    from tracer.domain_map import load_domains
     from tracer.report.audit_text import render_csv, render_json, render_table
     from tracer.store.lake import Lake
 

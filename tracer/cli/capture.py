@@ -92,6 +92,8 @@ def command(**arguments: Any) -> None:
     """
     output_format = arguments.pop("output_format")
     summary = _capture(**arguments)
+    if summary.get("num_domains") == 0 and not summary["unmapped"]:
+        click.echo("no domains: name a column with --domain-field", err=True)
     if output_format == "json":
         write_json(summary)
         return

@@ -1,23 +1,31 @@
 """Result frames as a table, JSON, CSV or Parquet, on stdout or in a file."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import polars as pl
 
+from tracer.cli.options import json_text
 from tracer.cli.tables import print_table
 from tracer.files import write_whole
 
 __all__ = ["print_frame", "write_frame"]
 
+_MOST_ROWS = 1_000  # a table is laid out whole, which takes seconds for tens of thousands
+
 
 def print_frame(frame: pl.DataFrame, output_format: str) -> None:
-    """Print on stdout; ``output_format`` is table, json or csv."""
+    """Print on stdout; ``output_format`` is table (the first 1,000 rows), json or csv."""
     if output_format == "table":
-        print_table(frame.columns, [[_cell(value) for value in row] for row in frame.rows()])
+        rows = frame.head(_MOST_ROWS).rows()
+        print_table(frame.columns, [[_cell(value) for value in row] for row in rows])
+        if len(rows) < frame.height:
+            click.echo(
+                f"showing {len(rows):,} of {frame.height:,} rows; --format csv or json prints all",
+                err=True,
+            )
     else:
         click.echo(_encoded(frame, output_format), nl=False)
 
@@ -32,8 +40,7 @@ def _encoded(frame: pl.DataFrame, output_format: str) -> bytes:
     if output_format == "parquet":
         frame.write_parquet(buffer)
     elif output_format == "json":
-        text = json.dumps(frame.to_dicts(), default=str, allow_nan=True, indent=2)
-        buffer.write(f"{text}\n".encode())
+        buffer.write(f"{json_text(frame.to_dicts(), indent=2)}\n".encode())
     else:
         nested = [n for n, dtype in frame.schema.items() if dtype.is_nested()]
         texts = [
@@ -52,5 +59,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, pl.Series):
         value = value.to_list()
     if isinstance(value, list | dict):
-        return json.dumps(value, default=str)
+        return json_text(value)
     return str(value)

@@ -16,8 +16,16 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--lake",
+    "lake_path",
+    type=click.Path(path_type=Path),
+    envvar="TRACER_LAKE",
+    show_envvar=True,
+    help="The trace lake.  [default: the file's `lake`, else lake beside the file]",
+)
 @click.option("--verbose", is_flag=True, help="Show the engine's log.")
-def run(file: Path, verbose: bool) -> None:
+def run(file: Path, lake_path: Path | None, verbose: bool) -> None:
     """Run the job of FILE and print a JSON summary.
 
     Steps that are done already are skipped, an interrupted capture is resumed, so a scheduler
@@ -31,4 +39,4 @@ def run(file: Path, verbose: bool) -> None:
     from tracer.workflow.job import run_job
     from tracer.workflow.job_file import load_job
 
-    write_json(run_job(load_job(file), verbose=verbose))
+    write_json(run_job(load_job(file), lake_path=lake_path, verbose=verbose))

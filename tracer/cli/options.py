@@ -1,13 +1,15 @@
 """Options that several commands share."""
 
+import datetime
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["format_option", "lake_option", "run_option", "write_json"]
+__all__ = ["format_option", "json_text", "lake_option", "run_option", "write_json"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -46,5 +48,27 @@ def format_option(*formats: str) -> Callable[[_Command], _Command]:
 
 
 def write_json(value: Any) -> None:
-    """Print a value as JSON on stdout; timestamps as ISO 8601."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    """Print a value on stdout as ``json_text``."""
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: times as ISO 8601, what is infinite or undefined as null, the rest as text."""
+    return json.dumps(_finite(value), indent=indent, default=_text, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_finite(part) for part in value]
+        case _:
+            return value
+
+
+def _text(value: Any) -> str:
+    is_time = isinstance(value, datetime.date | datetime.time)
+    return value.isoformat() if is_time else str(value)

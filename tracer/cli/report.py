@@ -49,7 +49,7 @@ def command(
         tracer report
         tracer report --run demo --output demo.html
     """
-    from tracer.analysis.domains import load_domains
+    from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
     from tracer.workflow.report import write_report
 

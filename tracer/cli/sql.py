@@ -9,6 +9,8 @@ from tracer.cli.options import format_option, lake_option
 
 __all__ = ["command"]
 
+_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+
 
 @click.command("sql")
 @click.argument("query", required=False)
@@ -17,10 +19,14 @@ __all__ = ["command"]
     "--print-views", is_flag=True, help="Print the views' SQL, for use in a plain duckdb shell."
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result to a file."
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result to a file; without --format as its suffix says, else as CSV.",
 )
 @format_option("table", "json", "csv", "parquet")
+@click.pass_context
 def command(
+    context: click.Context,
     query: str | None,
     lake_path: Path,
     print_views: bool,
@@ -44,6 +50,11 @@ def command(
 
     if print_views == bool(query):
         raise click.UsageError("give either a query or --print-views.")
+    if print_views and output is not None:
+        raise click.UsageError("--print-views prints; it has no use for --output.")
+    source = context.get_parameter_source("output_format")
+    if output is not None and source is click.core.ParameterSource.DEFAULT:
+        output_format = _FORMATS.get(output.suffix.lower(), output_format)
     lake = Lake.open(lake_path)
     if print_views:
         for statement in view_statements(lake).values():

@@ -10,7 +10,7 @@ from typing import Any
 from tracer.datasets.lines import MAX_LINE_BYTES, text_lines
 from tracer.datasets.options import DatasetOptions
 from tracer.datasets.table import Table
-from tracer.errors import DatasetError
+from tracer.errors import DatasetError, first_line
 
 __all__ = ["SUFFIXES", "csv_records", "known_suffix", "read_table"]
 
@@ -73,14 +73,14 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         DatasetError: unreadable, not UTF-8, or not CSV.
     """
     reader = csv.reader((line for _, line in text_lines(path)), strict=True)
-    first_line = 1
+    began_at = 1
     try:
         while (record := _next_record(reader)) is not None:
             if record:
-                yield first_line, record
-            first_line = reader.line_num + 1
+                yield began_at, record
+            began_at = reader.line_num + 1
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {first_line}: not CSV: {error}") from error
+        raise DatasetError(f"{path}, line {began_at}: not CSV: {error}") from error
 
 
 def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
@@ -123,7 +123,7 @@ def _parquet(path: Path, options: DatasetOptions) -> Table:
             schema = file.schema_arrow
             num_rows = file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is not a sound Parquet file: {_one_line(error)}") from error
+        raise DatasetError(f"{path} is not a sound Parquet file: {first_line(error)}") from error
     _check_unique(path, schema.names)
     if not num_rows:
         raise DatasetError.empty(str(path))
@@ -148,7 +148,7 @@ def _parquet_records(path: Path, columns: list[str]) -> _Records:
                     number += 1
     # ValueError: a value Python has no type for.
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DatasetError(f"{path}, row {number}: damaged: {_one_line(error)}") from error
+        raise DatasetError(f"{path}, row {number}: damaged: {first_line(error)}") from error
 
 
 def _plain_times(batch: Any) -> Any:
@@ -160,9 +160,3 @@ def _plain_times(batch: Any) -> Any:
             text = batch.column(index).cast(pa.string())
             batch = batch.set_column(index, pa.field(field.name, pa.string()), text)
     return batch
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the first sentence of a library's message, which may run over many lines."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

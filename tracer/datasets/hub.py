@@ -10,7 +10,7 @@ from typing import Any
 
 from tracer.datasets.options import DatasetOptions
 from tracer.datasets.table import Table
-from tracer.errors import DatasetError, MissingLibraryError
+from tracer.errors import DatasetError, MissingLibraryError, first_line
 
 __all__ = ["PROMPT_NAMES", "hub_split", "hub_table", "is_hub_name"]
 
@@ -81,8 +81,7 @@ def hub_split(path: str, config: str | None, split: str | None, hint: str) -> An
         # This one says only that something failed; what failed is its cause.
         vague = isinstance(error, datasets.exceptions.DatasetGenerationError)
         reason = (error.__cause__ if vague else None) or error
-        lines = str(reason).strip().splitlines() or [type(reason).__name__]
-        raise DatasetError(f"cannot load the dataset {path}: {lines[0]}", hint) from error
+        raise DatasetError(f"cannot load the dataset {path}: {first_line(reason)}", hint) from error
 
 
 def _is_scalar(feature: Any) -> bool:

@@ -4,15 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tracer.datasets.domains import BUNDLED_MAP, read_domain_map
 from tracer.datasets.files import csv_records
 from tracer.datasets.hub import hub_split
 from tracer.datasets.options import DatasetOptions
+from tracer.domain_map import load_domains
 from tracer.errors import DatasetError
 from tracer.records import NO_DOMAIN, DatasetRow
 
-__all__ = ["HUB_NAME", "mmlu_rows", "unmapped_subjects"]
+__all__ = ["BUNDLED_MAP", "HUB_NAME", "mmlu_rows", "unmapped_subjects"]
 
+BUNDLED_MAP = Path(__file__).with_name("mmlu_domains.toml")
 HUB_NAME = "cais/mmlu"
 _HUB_CONFIG = "all"
 _HUB_COLUMNS = ("question", "subject", "choices", "answer")
@@ -33,7 +34,7 @@ def mmlu_rows(options: DatasetOptions) -> Iterator[DatasetRow]:
         InputError: the domain map cannot be used.
         MissingLibraryError: the hub copy is needed and ``datasets`` is not installed.
     """
-    domains = read_domain_map(options.domain_map or BUNDLED_MAP)
+    domains = load_domains(options.domain_map or BUNDLED_MAP)
     split = options.split or "test"
     if options.data_dir is None:
         return _hub_rows(split, domains)

@@ -1,6 +1,7 @@
 """What is asked of a dataset and what comes back, with the digest that identifies it."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Dataset:
     """The prompts of one run, in the order they are sent.
 
     name: as the user gave it
-    digest: sha256, hex, of the ids and prompts in order; labels do not enter it
+    digest: sha256, hex, of ids, prompts, domains and labels in order
     chat_template_default: prompts are questions meant for the model's chat template
     unmapped: MMLU subject -> rows in ``rows`` that have no domain
     """
@@ -58,14 +59,15 @@ class Dataset:
 
 
 def digest_of(rows: Iterable[DatasetRow]) -> str:
-    """Return the sha256, in hex, of ids and prompts in order.
+    """Return the sha256, in hex, of ids, prompts, domains and labels in order.
 
     Every text goes in behind its length in bytes (8 bytes, big-endian), so that moving a
-    character from an id to its prompt changes the digest.
+    character from an id to its prompt changes the digest; labels as JSON with sorted keys.
     """
     sha = hashlib.sha256()
     for row in rows:
-        for text in (row.row_id, row.prompt):
+        labels = json.dumps(dict(row.labels), sort_keys=True)
+        for text in (row.row_id, row.prompt, row.domain, labels):
             raw = text.encode()
             sha.update(len(raw).to_bytes(8, "big"))
             sha.update(raw)

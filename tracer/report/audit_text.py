@@ -35,8 +35,11 @@ def render_table(audit: Audit) -> str:
     if audit.num_experts_inferred is not None:
         experts += f" ({audit.num_experts_inferred} inferred, used in influence density)"
     threshold = f"{audit.presence_threshold} of {audit.num_domains} domains"
+    unfinished = ""
+    if audit.run_status != "complete":
+        unfinished = f" ({_plain(audit.run_status)}: not every request is recorded yet)"
     head = [
-        f"run {_plain(audit.run_id)}, model {_plain(audit.model)}",
+        f"run {_plain(audit.run_id)}, model {_plain(audit.model)}{unfinished}",
         f"mode {audit.mode}, tokens {audit.tokens}",
         f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff), E = {experts}",
         f"candidates: in the list of at least {threshold} (min presence {audit.min_presence:g})",
@@ -92,6 +95,7 @@ def render_json(audit: Audit) -> str:
     """
     asked = {
         "run_id": audit.run_id,
+        "run_status": audit.run_status,
         "mode": audit.mode,
         "tokens": audit.tokens,
         "num_domains": audit.num_domains,

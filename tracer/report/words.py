@@ -29,7 +29,6 @@ __all__ = [
 MODES = {
     "gate": "mean gate weight per token, zeros included",
     "reference": "the authors' code: min-max normalised gate weight times selection frequency",
-    "paper": "mean of the full softmax over all experts",
 }
 SCOPES = {
     "last-prompt": "the last prompt token of each request",

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
 from tracer.store.lake import Lake
-from tracer.store.shard import ShardFile, write_table
+from tracer.store.shard import ShardFile, sync_folder, write_table
 
 __all__ = ["commit_batch", "next_batch", "recover", "write_requests"]
 
@@ -51,6 +51,7 @@ def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]
         file.flush()
         os.fsync(file.fileno())
     hidden.replace(staged)
+    sync_folder(staged.parent)
     _publish(lake, run_id, staged)
 
 
@@ -77,7 +78,16 @@ def recover(lake: Lake, run_id: str) -> int:
 def next_batch(lake: Lake, run_id: str) -> int:
     """Number of the first batch that was not committed yet."""
     names = [Path(path).stem for path in lake.files("requests", run_id)]
-    return max((int(name) + 1 for name in names), default=0)
+    batch = max((int(name) + 1 for name in names if name.isdigit()), default=0)
+    # Another Delta tool may have merged the files; the ids of the commits stay.
+    requests = lake.delta("requests")
+    while requests.transaction_version(_app_id(run_id, batch)) is not None:
+        batch += 1
+    return batch
+
+
+def _app_id(run_id: str, batch: int) -> str:
+    return f"{run_id}/{batch:06d}"
 
 
 def _staging(lake: Lake, run_id: str) -> Path:
@@ -89,7 +99,7 @@ def _publish(lake: Lake, run_id: str, staged: Path) -> None:
     for table in _COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
-            _add_once(lake, table, mine, app_id=f"{run_id}/{staged.stem}")
+            _add_once(lake, table, mine, _app_id(run_id, int(staged.stem)))
     staged.unlink()
 
 
@@ -112,7 +122,16 @@ def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -
             if attempt == _COMMIT_TRIES - 1:
                 raise
         else:
+            _sync_log(lake.path / table / "_delta_log")
             return
+
+
+def _sync_log(folder: Path) -> None:
+    """Make the newest commit durable before the batch is unstaged; delta-rs does not."""
+    newest = max(folder.glob("*.json"))
+    with newest.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def _add_action(lake: Lake, file: ShardFile) -> AddAction:

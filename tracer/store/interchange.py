@@ -59,16 +59,9 @@ def import_run(
     table = read_routing(routing, row)
     traces = _Traces(table, described, row)
     lake = Lake.create(lake_path)
-    for known in lake.runs():
-        same = all(known[key] == row[key] for key in ("dataset_digest", "weight_precision"))
-        if known["run_id"] == row["run_id"] and not same:
-            raise InputError(
-                f"run {row['run_id']!r} is in the lake with other data or precision",
-                "give another --run-id.",
-            )
     per_token = len(row["moe_layers"]) * row["top_k"]
     writer = ShardWriter(lake.path, row["run_id"], row["num_experts"], weight_precision)
-    with writing_run(lake, row) as target:
+    with writing_run(lake, row, _refuse_other_data) as target:
         todo = [request for request in traces.request_ids if request not in target.done]
         lengths = ((request, traces.num_tokens(request)) for request in todo)
         for batch, group in enumerate(chunks_by_choices(lengths, per_token), target.next_batch):
@@ -79,6 +72,14 @@ def import_run(
         "num_requests": len(traces.request_ids),
         "num_rows": table.num_rows,
     }
+
+
+def _refuse_other_data(stored: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    if any(stored[key] != row[key] for key in ("dataset_digest", "weight_precision")):
+        raise InputError(
+            f"run {row['run_id']!r} is in the lake with other data or precision",
+            "give another --run-id.",
+        )
 
 
 class _Traces:
@@ -144,7 +145,7 @@ class _Traces:
         if (tokens != tokens[0]).any():
             raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
         described = self._described[request_id]
-        if not 0 <= described["num_prompt_tokens"] <= count + 1:
+        if not 0 <= described["num_prompt_tokens"] <= count:
             raise DamagedDataError(
                 f"request {request_id!r} has {count} tokens and"
                 f" {described['num_prompt_tokens']} prompt tokens"

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from tracer import __version__
 from tracer.errors import DamagedDataError, InputError
-from tracer.schema import table_schema
+from tracer.records import NO_DOMAIN
+from tracer.schema import arrow_schema, table_schema
 
 __all__ = ["digest_files", "read_requests", "read_routing", "read_run", "run_row"]
 
@@ -46,7 +47,11 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def run_row(facts: Mapping[str, Any], weight_precision: str) -> dict[str, Any]:
-    """The row of `runs`: known keys take their column, unknown ones go to options."""
+    """The row of `runs`: known keys take their column, unknown ones go to options.
+
+    Raises:
+        InputError: a known key holds what its column cannot.
+    """
     columns = {column.name for column in table_schema("runs").columns}
     mine = {
         "run_id",
@@ -61,7 +66,7 @@ def run_row(facts: Mapping[str, Any], weight_precision: str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(columns)
     row |= {key: value for key, value in facts.items() if key in columns - mine}
     kept = {key: value for key, value in facts.items() if key not in columns - mine}
-    return row | {
+    row |= {
         "model": str(facts["model"]),
         "moe_layers": sorted(facts["moe_layers"]),
         "engine": str(facts.get("engine", "import")),
@@ -69,6 +74,19 @@ def run_row(facts: Mapping[str, Any], weight_precision: str) -> dict[str, Any]:
         "options": json.dumps(kept, sort_keys=True),
         "tracer_version": __version__,
     }
+    for field in arrow_schema("runs"):
+        try:
+            pa.array([row[field.name]], field.type)
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputError(
+                f"run.json: {field.name} is {row[field.name]!r}, which is not {field.type}"
+            ) from error
+    if row["weight_convention"] not in (None, "scaled", "unscaled"):
+        raise InputError(
+            f"run.json: weight_convention is {row['weight_convention']!r}",
+            "it is scaled where gate weights contain routed_scaling_factor, else unscaled.",
+        )
+    return row
 
 
 def digest_files(*paths: Path) -> str:
@@ -131,7 +149,11 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
         if entry["request_id"] in described:
             raise DamagedDataError(f"{path}: request {entry['request_id']!r} is there twice")
         kept = {key: str(value) for key, value in label.items() if value is not None}
-        described[entry["request_id"]] = {**entry, "labels": kept}
+        described[entry["request_id"]] = {
+            **entry,
+            "domain": entry["domain"] or NO_DOMAIN,
+            "labels": kept,
+        }
     if not described:
         raise InputError(f"{path} has no rows")
     return described

@@ -7,17 +7,25 @@ without us. A lake is recognised by the Delta log of its `runs` table.
 import datetime
 import fcntl
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from tracer.errors import InputError, LakeBusyError, NotALakeError, UnknownRunError
+from tracer.errors import (
+    DamagedDataError,
+    InputError,
+    LakeBusyError,
+    NotALakeError,
+    UnknownRunError,
+    first_line,
+)
 from tracer.schema import TABLES, arrow_schema
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
@@ -26,6 +34,7 @@ SCHEMA_VERSION = "1"
 _VERSION_KEY = "moe_tracer.schema_version"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _COMMIT_TRIES = 20
+_RESTORE = "restore the file from a copy, or record the run again under another --run-id."
 
 
 def check_run_id(run_id: str) -> str:
@@ -62,7 +71,7 @@ class Lake:
             InputError: a lake of another schema version, or a path delta-rs cannot work in.
         """
         root = _absolute(path)
-        if not (root / "runs" / "_delta_log").is_dir():
+        if not _is_lake(root):
             raise NotALakeError(path)
         lake = cls(root)
         version = lake.delta("runs").metadata().configuration.get(_VERSION_KEY)
@@ -82,7 +91,7 @@ class Lake:
             InputError: the folder holds something else, or cannot be made.
         """
         root = _absolute(path)
-        if (root / "runs" / "_delta_log").is_dir():
+        if _is_lake(root):
             return cls.open(path)
         known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
         try:
@@ -97,6 +106,7 @@ class Lake:
                 "give --lake a new or empty folder.",
             )
         try:
+            root.mkdir(parents=True, exist_ok=True)
             for table in reversed(TABLES):  # runs last: it is what makes the folder a lake
                 DeltaTable.create(
                     str(root / table),
@@ -105,24 +115,55 @@ class Lake:
                     configuration={_VERSION_KEY: SCHEMA_VERSION},
                     raise_if_key_not_exists=False,
                 )
-        except OSError as error:
-            raise InputError(f"cannot create a lake at {path}: {error}") from error
+        except (OSError, DeltaError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot create a lake at {path}: {reason}") from error
         return cls(root)
 
     def delta(self, table: str) -> DeltaTable:
-        """The Delta table at its newest version."""
-        return DeltaTable(str(self.path / table))
+        """The Delta table at its newest version.
+
+        Raises:
+            DamagedDataError: its folder or log is gone or unreadable.
+        """
+        try:
+            return DeltaTable(str(self.path / table))
+        except DeltaError as error:
+            raise DamagedDataError(
+                f"table {table} of {self.path} cannot be read: {first_line(error)}",
+                "restore the folder from a copy.",
+            ) from error
 
     def files(self, table: str, run_id: str | None = None) -> list[str]:
-        """Absolute paths of the files that make up a table now, of all runs or one."""
-        paths = [self.path / table / name for name in _live_files(self.delta(table))]
+        """Absolute paths of the files that make up a table now, of all runs or one.
+
+        Files that another Delta tool rewrote lie outside the run's folder and may hold several
+        runs; they are always among the answer.
+
+        Raises:
+            DamagedDataError: a file the table names is gone.
+        """
+        root = self.path / table
+        names = [Path(name) for name in _live_files(self.delta(table))]
         if run_id is not None and table != "runs":
-            paths = [path for path in paths if path.parent.name == run_id]
-        return sorted(map(str, paths))
+            others = {".", run_id}
+            names = [name for name in names if str(name.parent) in others]
+        for name in names:
+            if not (root / name).is_file():
+                raise DamagedDataError(
+                    f"{root / name} is gone, though table {table} names it",
+                    _RESTORE,
+                )
+        return sorted(str(root / name) for name in names)
 
     def runs(self) -> list[dict[str, Any]]:
         """Rows of `runs`, oldest first."""
-        rows: list[dict[str, Any]] = self.delta("runs").to_pyarrow_table().to_pylist()
+        try:
+            rows: list[dict[str, Any]] = self.delta("runs").to_pyarrow_table().to_pylist()
+        except (OSError, pa.ArrowException, DeltaError) as error:
+            raise DamagedDataError(
+                f"table runs of {self.path} cannot be read: {first_line(error)}", _RESTORE
+            ) from error
         return sorted(rows, key=lambda row: (row["started_at"], row["run_id"]))
 
     def run(self, run_id: str | None = None) -> dict[str, Any]:
@@ -155,13 +196,30 @@ class Lake:
 
     def request_status(self, run_id: str) -> dict[str, str]:
         """Status by request id of every request of a run that is in the lake."""
-        import pyarrow.parquet as pq
+        rows = self.rows("requests", run_id, ["request_id", "status"]).to_pydict()
+        return dict(zip(rows["request_id"], rows["status"], strict=True))
 
-        status: dict[str, str] = {}
-        for path in self.files("requests", run_id):
-            columns = pq.read_table(path, columns=["request_id", "status"]).to_pydict()
-            status.update(zip(columns["request_id"], columns["status"], strict=True))
-        return status
+    def rows(self, table: str, run_id: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a run's rows in a table, in memory.
+
+        Raises:
+            DamagedDataError: a file is gone or unreadable.
+        """
+        parts = [arrow_schema(table).empty_table().select(list(columns))]
+        for path in self.files(table, run_id):
+            try:
+                part = pq.read_table(
+                    path,
+                    columns=list(columns),
+                    filters=[("run_id", "=", run_id)],
+                    partitioning=None,
+                )
+            except (OSError, pa.ArrowException) as error:
+                raise DamagedDataError(
+                    f"{path} cannot be read: {first_line(error)}", _RESTORE
+                ) from error
+            parts.append(part)
+        return pa.concat_tables(parts)
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[None]:
@@ -180,13 +238,22 @@ class Lake:
             yield
 
 
+def _is_lake(root: Path) -> bool:
+    return any((root / "runs" / "_delta_log").glob("*.json"))
+
+
 def _absolute(path: Path | str) -> Path:
     """The lake's folder, if delta-rs can work in it."""
-    root = Path(path).absolute()
-    if bad := sorted(set(str(root)) & set("%[]")):
+    if "://" in str(path) or str(path).startswith(("s3:", "gs:", "az:")):
         raise InputError(
-            f"{path} cannot be a lake: its full path contains {' '.join(bad)}",
-            "use a folder without '%', '[' and ']'.",
+            f"{path} is not a folder of this machine", "this version keeps lakes in folders."
+        )
+    root = Path(path).absolute()
+    bad = {c for c in str(root) if c in "%[]\\" or not c.isprintable()}
+    if bad:
+        raise InputError(
+            f"{path} cannot be a lake: its full path contains {' '.join(map(repr, sorted(bad)))}",
+            "use a folder without '%', '[', ']', backslashes and control characters.",
         )
     return root
 

@@ -1,6 +1,6 @@
 """Writes one run into a lake, in numbered batches, from wherever an earlier attempt stopped."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +42,18 @@ class RunWriter:
 
 
 @contextmanager
-def writing_run(lake: Lake, row: Mapping[str, Any]) -> Iterator[RunWriter]:
+def writing_run(
+    lake: Lake,
+    row: Mapping[str, Any],
+    refuse: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None,
+) -> Iterator[RunWriter]:
     """Begin or resume the run of ``row`` under its write lock; complete it if the block does.
+
+    Args:
+        lake: where to.
+        row: of `runs`, without status and times.
+        refuse: called with the stored row and this one where the run exists; raises if this
+            cannot continue that. Under the lock, so that nobody begins the run in between.
 
     Raises:
         LakeBusyError: another process writes it.
@@ -51,6 +61,8 @@ def writing_run(lake: Lake, row: Mapping[str, Any]) -> Iterator[RunWriter]:
     run_id = row["run_id"]
     with lake.writing(run_id):
         stored = {known["run_id"]: known for known in lake.runs()}.get(run_id)
+        if stored is not None and refuse is not None:
+            refuse(stored, row)
         started_at = stored["started_at"] if stored else utc_now()
         row = {**row, "status": "running", "started_at": started_at, "finished_at": None}
         if stored is None:

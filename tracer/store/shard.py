@@ -22,7 +22,7 @@ from tracer.schema import arrow_schema
 from tracer.store.rollup import DomainUsage, request_usage
 from tracer.store.traces import RequestTrace, round_to_bf16, sort_choices
 
-__all__ = ["ShardFile", "ShardWriter", "write_table"]
+__all__ = ["ShardFile", "ShardWriter", "sync_folder", "write_table"]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 
@@ -77,14 +77,14 @@ def write_table(
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
     stat = path.stat()
     return ShardFile(
         table, f"{run_id}/{name}.parquet", num_rows, stat.st_size, run_id, int(stat.st_mtime * 1e3)
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable: the name lives in the folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:

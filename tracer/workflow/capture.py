@@ -8,6 +8,7 @@ from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.loader import load_dataset
 from tracer.datasets.options import DatasetOptions
 from tracer.errors import EngineFailedError, TracerError
+from tracer.records import NO_DOMAIN
 from tracer.workflow.progress import CaptureProgress, engine_log
 
 __all__ = ["capture_dataset"]
@@ -24,7 +25,8 @@ def capture_dataset(
     """Record a dataset; the dataset is read and checked before the engine is touched.
 
     Returns:
-        The fields of ``CaptureSummary`` and ``unmapped``: rows without a domain by subject.
+        The fields of ``CaptureSummary``, ``num_domains``, and ``unmapped``: rows without a domain
+        by subject.
 
     Raises:
         TracerError: of any kind the stages raise; an engine's failure names its log.
@@ -36,11 +38,16 @@ def capture_dataset(
             summary = capture(request, rows, lake_path, progress)
         except EngineFailedError as error:
             raise error.with_log(log) from error
-        except TracerError:
+        except (TracerError, KeyboardInterrupt):
             # The log tells nothing more than the error does.
             if log is not None:
                 log.unlink(missing_ok=True)
             raise
         finally:
             progress.close()
-    return {**summary.to_dict(), "unmapped": dict(rows.unmapped)}
+    domains = {row.domain for row in rows.rows} - {NO_DOMAIN}
+    return {
+        **summary.to_dict(),
+        "num_domains": len(domains),
+        "unmapped": dict(rows.unmapped),
+    }

@@ -8,13 +8,14 @@ output is gone.
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tracer import __version__
 from tracer.analysis.audit import audit
-from tracer.analysis.domains import load_domains
 from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.options import DatasetOptions
+from tracer.domain_map import load_domains
 from tracer.files import write_whole
 from tracer.report.audit_text import render_csv, render_json, render_table
 from tracer.store.lake import Lake
@@ -28,8 +29,15 @@ _RENDER = {"json": render_json, "csv": render_csv, "table": render_table}
 _DATASET_FIELDS = tuple(DatasetOptions.__dataclass_fields__)
 
 
-def run_job(job: JobFile, *, verbose: bool = False) -> dict[str, Any]:
+def run_job(
+    job: JobFile, *, lake_path: Path | None = None, verbose: bool = False
+) -> dict[str, Any]:
     """Run the job's steps in order; the first error ends it, finished steps stay done.
+
+    Args:
+        job: what to do.
+        lake_path: another lake than the job file names.
+        verbose: show the engine's log.
 
     Returns:
         run_id, the capture's summary, and per step `done` or `skipped` with its output.
@@ -37,8 +45,9 @@ def run_job(job: JobFile, *, verbose: bool = False) -> dict[str, Any]:
     options = job.options.model_dump()
     dataset_options = DatasetOptions(**{name: options.pop(name) for name in _DATASET_FIELDS})
     request = CaptureRequest(model=job.model, engine_options=job.engine, **options)
-    captured = capture_dataset(request, job.dataset, dataset_options, job.lake, verbose=verbose)
-    lake = Lake.open(job.lake)
+    target = lake_path or job.lake
+    captured = capture_dataset(request, job.dataset, dataset_options, target, verbose=verbose)
+    lake = Lake.open(target)
     run_id = captured["run_id"]
     result: dict[str, Any] = {
         "run_id": run_id,

@@ -106,7 +106,8 @@ def _resolved(job: JobFile, folder: Path) -> JobFile:
         return part.model_copy(update=paths)
 
     def named(value: str) -> str:
-        return str(folder / value) if (folder / value).exists() else value
+        own = value in ("demo", "mmlu")  # even where a folder of that name lies beside the file
+        return str(folder / value) if not own and (folder / value).exists() else value
 
     return job.model_copy(
         update={

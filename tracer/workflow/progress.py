@@ -1,5 +1,6 @@
 """Progress on stderr, and the engine's own chatter out of the way."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -57,23 +57,30 @@ def _restore(saved: list[int], handle: int, terminal: TextIO) -> None:
     sys.stderr.flush()
     os.dup2(saved[0], 1)
     os.dup2(saved[1], 2)
-    terminal.close()
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+        terminal.close()
     for descriptor in (*saved, handle):
         os.close(descriptor)
+
+
+class _LastingConsole(Console):
+    """A capture outlives whoever reads its progress, as in `tracer capture 2>&1 | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more; rich would end the process."""
+        self.quiet = True
 
 
 class CaptureProgress:
     """A bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream)
+        self._console = _LastingConsole(file=stream)
         self._bar = Progress(
-            TextColumn("capturing"),
-            BarColumn(),
+            BarColumn(bar_width=20),  # the whole line fits into 80 columns
             MofNCompleteColumn(),
-            TextColumn("requests  {task.fields[rate]}  {task.fields[size]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}  {task.fields[size]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self._console,
             disable=not self._console.is_terminal,
         )
