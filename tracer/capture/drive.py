@@ -36,6 +36,7 @@ def capture(
     Raises:
         TracerError: of any kind the stages raise; committed requests stay.
     """
+    Lake.check_usable(lake_path)
     identity = engine_setup.find_engine(allow_untested=request.allow_untested_engine)
     progress.note(f"importing {identity.distribution} {identity.version}")
     engine_setup.import_engine(identity)

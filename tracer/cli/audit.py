@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from tracer.cli.options import format_option, lake_option, run_option
+from tracer.cli.options import (
+    domains_option,
+    format_option,
+    lake_option,
+    min_presence_option,
+    run_option,
+)
 from tracer.records import TOKEN_SCOPES
 
 __all__ = ["command"]
@@ -24,24 +30,13 @@ __all__ = ["command"]
     type=click.Choice(TOKEN_SCOPES),
     help="Tokens to count.  [default: prompt; last-prompt in reference mode]",
 )
-@click.option(
-    "--min-presence",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.8,
-    show_default=True,
-    help="Least share of domains an expert must be listed in.",
-)
+@min_presence_option
 @click.option(
     "--rank-cutoff",
     type=click.IntRange(min=1),
     help="How deep each domain's list of experts goes.  [default: the run's top-k]",
 )
-@click.option(
-    "--domains",
-    "domains_file",
-    type=click.Path(path_type=Path),
-    help="TOML file that groups domains or subjects under new domain names.",
-)
+@domains_option
 @lake_option
 @format_option("table", "csv", "json")
 def command(

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["format_option", "json_text", "lake_option", "run_option", "write_json"]
+__all__ = [
+    "domains_option",
+    "format_option",
+    "json_text",
+    "lake_option",
+    "min_presence_option",
+    "run_option",
+    "write_json",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,6 +40,27 @@ def run_option(command: _Command) -> _Command:
     """``--run``: which run of the lake."""
     return click.option(
         "--run", "run_id", help="Run to read; not needed where the lake holds one."
+    )(command)
+
+
+def min_presence_option(command: _Command) -> _Command:
+    """``--min-presence``: the threshold of candidates for a committee."""
+    return click.option(
+        "--min-presence",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=0.8,
+        show_default=True,
+        help="Least share of domains an expert must be listed in.",
+    )(command)
+
+
+def domains_option(command: _Command) -> _Command:
+    """``--domains``: other domains than those of the capture."""
+    return click.option(
+        "--domains",
+        "domains_file",
+        type=click.Path(path_type=Path),
+        help="TOML file that groups domains or subjects under new domain names.",
     )(command)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tracer.cli.options import lake_option, run_option
+from tracer.cli.options import domains_option, lake_option, min_presence_option, run_option
 
 __all__ = ["command"]
 
@@ -18,19 +18,8 @@ __all__ = ["command"]
     show_default=True,
     help="File to write.",
 )
-@click.option(
-    "--min-presence",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.8,
-    show_default=True,
-    help="Least share of domains an expert must be listed in.",
-)
-@click.option(
-    "--domains",
-    "domains_file",
-    type=click.Path(path_type=Path),
-    help="TOML file that groups domains or subjects under new domain names.",
-)
+@min_presence_option
+@domains_option
 @lake_option
 def command(
     run_id: str | None,

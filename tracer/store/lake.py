@@ -93,18 +93,7 @@ class Lake:
         root = _absolute(path)
         if _is_lake(root):
             return cls.open(path)
-        known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
-        try:
-            foreign = [p.name for p in root.iterdir() if p.name not in known]
-        except FileNotFoundError:
-            foreign = []
-        except OSError as error:
-            raise InputError(f"cannot use {path} as a lake: {error.strerror}") from error
-        if foreign:
-            raise InputError(
-                f"{path} is not empty and not a trace lake",
-                "give --lake a new or empty folder.",
-            )
+        cls.check_usable(path)
         try:
             root.mkdir(parents=True, exist_ok=True)
             for table in reversed(TABLES):  # runs last: it is what makes the folder a lake
@@ -119,6 +108,29 @@ class Lake:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"cannot create a lake at {path}: {reason}") from error
         return cls(root)
+
+    @staticmethod
+    def check_usable(path: Path | str) -> None:
+        """See that a lake is at ``path``, or could be made there; makes nothing.
+
+        Raises:
+            InputError: the folder holds something else, or cannot be used.
+        """
+        root = _absolute(path)
+        if _is_lake(root):
+            return
+        known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
+        try:
+            foreign = [p.name for p in root.iterdir() if p.name not in known]
+        except FileNotFoundError:
+            foreign = []
+        except OSError as error:
+            raise InputError(f"cannot use {path} as a lake: {error.strerror}") from error
+        if foreign:
+            raise InputError(
+                f"{path} is not empty and not a trace lake",
+                "give --lake a new or empty folder.",
+            )
 
     def delta(self, table: str) -> DeltaTable:
         """The Delta table at its newest version.
