@@ -54,7 +54,8 @@ demo: setup
 		--max-tokens 16 --enforce-eager
 	$(BIN)/tracer audit --lake lake --run demo
 	$(BIN)/tracer report --lake lake --run demo --output report.html
-	@printf '\n%s\n' 'The planted committees are in demo-model/planted.json. Try next:' \
+	@echo
+	@printf '%s\n' 'The planted committees are in demo-model/planted.json. Try next:' \
 		"  $(BIN)/tracer sql \"SELECT layer_id, expert_id, count(*) AS n FROM choices GROUP BY ALL ORDER BY n DESC LIMIT 10\"" \
 		"  $(BIN)/tracer audit --tokens generated --format json" \
 		"  $(BIN)/tracer capture --model demo-model --dataset YOUR.jsonl --enforce-eager"
