@@ -242,6 +242,7 @@ def test_a_lake_that_another_delta_tool_compacted_still_works(lake):
         target.commit(2, shards(lake, "r", "000002-w0", "c"), [request_row("c")])
     assert set(lake.request_status("r")) == {"a", "b", "c"}
     assert lake.rows("routing", "s", ["position"]).num_rows == 12
+    assert (lake.num_rows("routing", "r"), lake.num_rows("routing", "s")) == (18, 12)
 
 
 def test_a_missing_file_or_log_is_damage(lake):

@@ -19,7 +19,7 @@ from tracer.errors import CaptureMismatchError
 from tracer.store.shard import ShardFile, ShardWriter
 from tracer.store.traces import RequestTrace
 
-__all__ = ["Collector", "FinishedRequest"]
+__all__ = ["Collector", "FinishedRequest", "describe_error"]
 
 _QUEUED_STEPS = 64
 

@@ -105,5 +105,5 @@ def _count_run(summary: CaptureSummary, lake: Lake, *, resumed: bool) -> Capture
         summary.num_generated_tokens += entry["num_generated_tokens"]
     if resumed:
         summary.resumed_requests = summary.num_requests + summary.num_skipped
-    summary.num_rows = lake.rows("routing", summary.run_id, ["layer_id"]).num_rows
+    summary.num_rows = lake.num_rows("routing", summary.run_id)
     return summary

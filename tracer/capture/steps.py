@@ -36,26 +36,27 @@ class Step:
     gate_weights: npt.NDArray[np.float32]
 
 
-def check_runner(runner: Any) -> str:
-    """Name of a model runner whose batch we can read.
+def check_runner(runner: Any) -> None:
+    """Refuse a model runner whose batch cannot be read.
 
     Raises:
         UnsupportedModelError: an unknown model runner class.
     """
-    name = f"{type(runner).__module__}.{type(runner).__name__}"
     if not (_is_v2(runner) or hasattr(runner, "input_batch")):
+        name = f"{type(runner).__module__}.{type(runner).__name__}"
         raise UnsupportedModelError(
             f"model runner {name} is not supported", "use vLLM's own V1 or V2 model runner."
         )
-    return type(runner).__name__
 
 
 def _is_v2(runner: Any) -> bool:
     return hasattr(runner, "req_states")
 
 
-def watch_steps(runner: Any, buffer: RoutingBuffer, receive: Callable[[Step], None]) -> None:
-    """Hand each real forward pass of ``runner`` to ``receive``, from now on."""
+def watch_steps(
+    runner: Any, buffer: RoutingBuffer, receive: Callable[[Step], None]
+) -> Callable[[], None]:
+    """Hand each real forward pass of ``runner`` to ``receive``, until the answer is called."""
     execute_model = runner.execute_model
     batch_of = _batch_v2 if _is_v2(runner) else _batch_v1
 
@@ -80,7 +81,11 @@ def watch_steps(runner: Any, buffer: RoutingBuffer, receive: Callable[[Step], No
         )
         return output
 
+    def stop() -> None:
+        runner.execute_model = execute_model
+
     runner.execute_model = execute_and_capture
+    return stop
 
 
 def _host(tensor: Any, rows: int) -> npt.NDArray[np.int32]:

@@ -5,7 +5,7 @@ plain values, so no insecure serialisation is needed. Errors come back as answer
 exception in a worker reaches the driver without its type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class WorkerCapture:
         self._refusal: TracerError | None = None
         self._model: AttachedModel | None = None
         self._buffer: RoutingBuffer | None = None
+        self._stop_watching: Callable[[], None] | None = None
         self._collector: Collector | None = None
 
     @property
@@ -71,7 +72,7 @@ class WorkerCapture:
         except TracerError as error:
             self._refusal = error
             return
-        watch_steps(runner, self._buffer, self._receive)
+        self._stop_watching = watch_steps(runner, self._buffer, self._receive)
 
     def _receive(self, step: Step) -> None:
         if self._collector is not None:
@@ -130,5 +131,7 @@ class WorkerCapture:
         if self._collector is not None:
             self._collector.stop()
             self._collector = None
-        if self._model is not None:
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
             detach(self._worker.model_runner.get_model())

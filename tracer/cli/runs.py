@@ -24,7 +24,7 @@ def command(lake_path: Path, output_format: str) -> None:
 
     lake = Lake.open(lake_path)
     runs = lake.runs()
-    counts = {run["run_id"]: len(lake.request_status(run["run_id"])) for run in runs}
+    counts = {run["run_id"]: lake.num_rows("requests", run["run_id"]) for run in runs}
     if output_format == "json":
         write_json([{**run, "num_requests": counts[run["run_id"]]} for run in runs])
         return

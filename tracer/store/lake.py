@@ -219,19 +219,24 @@ class Lake:
         """
         parts = [arrow_schema(table).empty_table().select(list(columns))]
         for path in self.files(table, run_id):
-            try:
-                part = pq.read_table(
-                    path,
-                    columns=list(columns),
-                    filters=[("run_id", "=", run_id)],
-                    partitioning=None,
-                )
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedDataError(
-                    f"{path} cannot be read: {first_line(error)}", _RESTORE
-                ) from error
-            parts.append(part)
+            with _told_as_damage(path):
+                parts.append(_rows_of_run(path, run_id, columns))
         return pa.concat_tables(parts)
+
+    def num_rows(self, table: str, run_id: str) -> int:
+        """Rows of a run in a table; from the footer of a file that holds this run alone.
+
+        Raises:
+            DamagedDataError: a file is gone or unreadable.
+        """
+        total = 0
+        for path in self.files(table, run_id):
+            with _told_as_damage(path):
+                if Path(path).parent.name == run_id:
+                    total += pq.read_metadata(path).num_rows
+                else:
+                    total += _rows_of_run(path, run_id, ["run_id"]).num_rows
+        return total
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[None]:
@@ -248,6 +253,21 @@ class Lake:
             except BlockingIOError:
                 raise LakeBusyError(run_id) from None
             yield
+
+
+def _rows_of_run(path: str, run_id: str, columns: Sequence[str]) -> pa.Table:
+    return pq.read_table(
+        path, columns=list(columns), filters=[("run_id", "=", run_id)], partitioning=None
+    )
+
+
+@contextmanager
+def _told_as_damage(path: str) -> Iterator[None]:
+    """A file of the lake that cannot be read is damage, not a fault of the program."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedDataError(f"{path} cannot be read: {first_line(error)}", _RESTORE) from error
 
 
 def _is_lake(root: Path) -> bool:
