@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracer.capture.attach import AttachedModel, attach, detach
+from tracer.capture.attach import attach, detach
 from tracer.capture.buffer import RoutingBuffer
 from tracer.capture.collector import Collector, FinishedRequest, describe_error
+from tracer.capture.router_facts import AttachedModel
 from tracer.capture.steps import Step, check_runner, watch_steps
 from tracer.errors import TracerError
 from tracer.store.shard import ShardWriter
