@@ -1,4 +1,6 @@
--- request_status: how many requests of a run are complete, skipped or aborted.
+-- request_status: how many requests of a run are complete, skipped, uncaptured or aborted.
+--
+-- Analyses count the complete ones.
 --
 -- reads   requests
 -- binds   $run_id

@@ -85,6 +85,7 @@ class TraceLake:
         min_presence: float = 0.8,
         rank_cutoff: int | None = None,
         domains: Mapping[str, str] | None = None,
+        allow_missing_tokens: bool = False,
     ) -> Audit:
         """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
         return audit(
@@ -95,4 +96,5 @@ class TraceLake:
             min_presence=min_presence,
             rank_cutoff=rank_cutoff,
             domains=domains,
+            allow_missing_tokens=allow_missing_tokens,
         )

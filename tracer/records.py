@@ -38,11 +38,19 @@ class DatasetRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditDomain:
-    """A domain as the audit saw it, in the chosen token scope."""
+    """A domain as the audit saw it, in the chosen token scope.
+
+    num_tokens: tokens of the scope that have routing rows
+    num_prompt_tokens: prompt tokens of its requests, with rows or without, in any scope
+    num_missing_prompt_tokens: those of them that the scope takes in and that have no rows,
+        because the engine answered them from its prefix cache
+    """
 
     domain: str
     num_requests: int
     num_tokens: int
+    num_prompt_tokens: int
+    num_missing_prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,7 @@ class Audit:
         influence density in reference mode; None in gate mode
     rank_cutoff: k, how deep each domain's list goes
     num_unlabelled: requests without a domain, left out where other domains are there
+    requests_by_status: requests of the run by their status; only complete ones count
     """
 
     run_id: str
@@ -149,7 +158,23 @@ class Audit:
     top_k: int
     num_domains: int
     num_unlabelled: int
+    requests_by_status: Mapping[str, int]
     domains: Sequence[AuditDomain]
     layers: Sequence[LayerAudit]
     contributions: Sequence[Contribution]
     overlaps: Sequence[DomainOverlap]
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Prompt tokens of the requests that count, with routing rows or without."""
+        return sum(domain.num_prompt_tokens for domain in self.domains)
+
+    @property
+    def num_missing_prompt_tokens(self) -> int:
+        """Those of them that the scope takes in and that have no rows."""
+        return sum(domain.num_missing_prompt_tokens for domain in self.domains)
+
+    @property
+    def missing_prompt_share(self) -> float:
+        """``num_missing_prompt_tokens`` over ``num_prompt_tokens``, 0 to 1."""
+        return self.num_missing_prompt_tokens / (self.num_prompt_tokens or 1)

@@ -57,10 +57,11 @@ AUDIT = Audit(
     top_k=4,
     num_domains=3,
     num_unlabelled=0,
+    requests_by_status={"complete": 18},
     domains=(
-        AuditDomain("law", 14, 8136),
-        AuditDomain("bio\n\x1b[31mred", 3, 12),
-        AuditDomain("x" * 60, 1, 1),
+        AuditDomain("law", 14, 8136, 8136, 0),
+        AuditDomain("bio\n\x1b[31mred", 3, 12, 12, 0),
+        AuditDomain("x" * 60, 1, 1, 1, 0),
     ),
     layers=(FIRST, SECOND),
     contributions=(),
@@ -128,10 +129,10 @@ def test_gate_csv():
     assert render_csv(AUDIT) == (
         "layer_id,committee,committee_size,rank_mean,rank_var,coverage,coverage_equal_weight,"
         "coverage_lift,influence_density,influence_density_equal_weight,num_candidates,"
-        "fallback_used,jaccard_mean,jaccard_random,gini\n"
+        "fallback_used,jaccard_mean,jaccard_random,gini,missing_prompt_share\n"
         "1,3,1,1.3333333333333333,0.2222222222222222,0.337349,0.25,1.349396,32.0727,21.0,3,"
-        "false,0.75,0.0343,0.9\n"
-        '2,"9, 12, 3, 0",4,4.0,2.148,1.0,1.0,1.0,inf,inf,3,true,,0.0343,0.9\n'
+        "false,0.75,0.0343,0.9,0.0\n"
+        '2,"9, 12, 3, 0",4,4.0,2.148,1.0,1.0,1.0,inf,inf,3,true,,0.0343,0.9,0.0\n'
     )
 
 
@@ -144,6 +145,10 @@ def test_json_is_strict():
         "tokens": "prompt",
         "num_domains": 3,
         "num_unlabelled": 0,
+        "requests_by_status": {"complete": 18},
+        "num_prompt_tokens": 8149,
+        "num_missing_prompt_tokens": 0,
+        "missing_prompt_share": 0.0,
         "rank_cutoff": 4,
         "num_experts": 64,
         "num_experts_inferred": None,

@@ -64,10 +64,11 @@ def audit():
         top_k=2,
         num_domains=3,
         num_unlabelled=0,
+        requests_by_status={"complete": 35},
         domains=[
-            AuditDomain("law", 10, 1200),
-            AuditDomain(HOSTILE, 20, 2400),
-            AuditDomain("code", 5, 34567),
+            AuditDomain("law", 10, 1200, 1200, 0),
+            AuditDomain(HOSTILE, 20, 2400, 2400, 0),
+            AuditDomain("code", 5, 34567, 34567, 0),
         ],
         layers=[
             _layer(1, (0,)),
@@ -155,7 +156,11 @@ def make_up(num_layers, num_experts, num_domains, *, k=8, mode="gate", tokens="p
         top_k=k,
         num_domains=num_domains,
         num_unlabelled=0,
-        domains=[AuditDomain(d, 100 + 37 * i, 9000 + 1234 * i) for i, d in enumerate(domains)],
+        requests_by_status={"complete": sum(100 + 37 * i for i in range(num_domains))},
+        domains=[
+            AuditDomain(d, 100 + 37 * i, 9000 + 1234 * i, 9000 + 1234 * i, 0)
+            for i, d in enumerate(domains)
+        ],
         layers=layers,
         contributions=contributions,
         overlaps=overlaps,

@@ -6,7 +6,7 @@ leave sums of requests it does not name. `routing` is not read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import duckdb
@@ -19,15 +19,22 @@ from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
 from tracer.records import NO_DOMAIN, TOKEN_SCOPES, Audit, AuditDomain
 
-__all__ = ["audit"]
+__all__ = ["MissingTokensError", "audit"]
 
 _LAST = "last-prompt"
+_PROMPT_SCOPES = ("prompt", "all")
+# Statuses of requests that count, or that have nothing in the sums per domain.
+_WHOLE_IN_SUMS = {"complete", "skipped", "uncaptured"}
 _SCOPE_WORDS = {
     _LAST: "recorded last prompt tokens",
     "prompt": "recorded prompt tokens",
     "generated": "generated tokens",
     "all": "recorded tokens",
 }
+
+
+class MissingTokensError(InputError):
+    """The scope takes in prompt tokens that have no routing rows."""
 
 
 def audit(
@@ -39,6 +46,7 @@ def audit(
     min_presence: float = 0.8,
     rank_cutoff: int | None = None,
     domains: Mapping[str, str] | None = None,
+    allow_missing_tokens: bool = False,
 ) -> Audit:
     """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
 
@@ -48,6 +56,10 @@ def audit(
     member's ``contribution_mean`` sums its listed contributions over all n domains, so the members'
     sum over the listed total is coverage. ``jaccard_random`` and ``gini`` count the run's experts
     in every mode.
+
+    Prompt tokens that the engine answered from its prefix cache have no routing rows, so what many
+    requests begin with counts less often than it occurs. The last prompt token and generated
+    tokens always run.
 
     Args:
         lake: the lake to read.
@@ -59,9 +71,12 @@ def audit(
         min_presence: least share of domains that must list a candidate, over 0 and at most 1.
         rank_cutoff: how deep each domain's list goes; by default the run's top_k.
         domains: new domain by old domain or subject, as ``load_domains`` reads it.
+        allow_missing_tokens: audit the prompt tokens that have rows where others have none; the
+            result says how many.
 
     Raises:
         InputError: an option that cannot be used, or nothing to audit.
+        MissingTokensError: prompt tokens of the scope have no rows, and that is not allowed.
         UnknownRunError: no such run.
         DamagedDataError: the run's tables contradict each other.
     """
@@ -81,12 +96,17 @@ def audit(
         )
     con = connect(lake, name)
     try:
-        found, counts = _contributions(con, run, mode, scope, domains or {})
+        by_status = dict(run_query(con, "request_status", run_id=name).iter_rows())
+        found, counts = _contributions(
+            con, run, mode, scope, domains=domains or {}, by_status=by_status
+        )
         num_unlabelled = 0
         if len(counts) > 1:
             num_unlabelled = sum(c.num_requests for c in counts if c.domain == NO_DOMAIN)
             counts = tuple(c for c in counts if c.domain != NO_DOMAIN)
             found = found.filter(pl.col("domain") != NO_DOMAIN)
+        if not allow_missing_tokens:
+            _refuse_missing(name, scope, counts)
         rules = Rules(mode == "reference", len(counts), num_experts, depth, min_presence)
         result = audit_layers(con, found, rules)
     finally:
@@ -105,6 +125,7 @@ def audit(
         top_k=top_k,
         num_domains=len(counts),
         num_unlabelled=num_unlabelled,
+        requests_by_status=by_status,
         domains=counts,
         layers=result.layers,
         contributions=result.contributions,
@@ -138,12 +159,13 @@ def _contributions(
     run: Mapping[str, object],
     mode: str,
     tokens: str,
+    *,
     domains: Mapping[str, str],
+    by_status: Mapping[str, int],
 ) -> tuple[pl.DataFrame, tuple[AuditDomain, ...]]:
     """Contribution per layer, domain and expert; and the domains they come from."""
     run_id = str(run["run_id"])
-    status = {row[0] for row in run_query(con, "request_status", run_id=run_id).iter_rows()}
-    if "complete" not in status:
+    if "complete" not in by_status:
         raise InputError(
             f"run {run_id!r} has no complete requests", "finish it with `tracer capture`."
         )
@@ -163,7 +185,7 @@ def _contributions(
     if mode == "gate":
         binds["tokens"] = tokens
     # Sums per domain also hold aborted requests, and those a crash kept out of `requests`.
-    if domains or run["status"] != "complete" or status - {"complete", "skipped"}:
+    if domains or run["status"] != "complete" or by_status.keys() - _WHOLE_IN_SUMS:
         query += "_by_request"
         binds["domains"] = labels
     frame = run_query(con, query, **binds)
@@ -176,6 +198,19 @@ def _contributions(
         )
     found = frame.select("layer_id", "domain", "expert_id", pl.last().alias("contribution"))
     return found, tuple(
-        AuditDomain(domain, num_requests, sizes[domain])
-        for domain, num_requests, _ in requests.iter_rows()
+        AuditDomain(
+            domain, num_requests, sizes[domain], prompt, cached if tokens in _PROMPT_SCOPES else 0
+        )
+        for domain, num_requests, _, prompt, cached in requests.iter_rows()
     )
+
+
+def _refuse_missing(run_id: str, scope: str, counts: Sequence[AuditDomain]) -> None:
+    if missing := sum(domain.num_missing_prompt_tokens for domain in counts):
+        total = sum(domain.num_prompt_tokens for domain in counts)
+        raise MissingTokensError(
+            f"tokens {scope!r} of run {run_id!r} are not whole: {missing:,} of {total:,} prompt"
+            " tokens were answered from the prefix cache and have no routing rows",
+            "--tokens generated and --tokens last-prompt are whole; --allow-missing-tokens audits"
+            " the prompt tokens that have rows.",
+        )

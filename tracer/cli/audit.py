@@ -37,6 +37,11 @@ __all__ = ["command"]
     help="How deep each domain's list of experts goes.  [default: the run's top-k]",
 )
 @domains_option
+@click.option(
+    "--allow-missing-tokens",
+    is_flag=True,
+    help="Go on where prefix caching left prompt tokens without rows; the output says how many.",
+)
 @lake_option
 @format_option("table", "csv", "json")
 def command(
@@ -46,6 +51,7 @@ def command(
     min_presence: float,
     rank_cutoff: int | None,
     domains_file: Path | None,
+    allow_missing_tokens: bool,
     lake_path: Path,
     output_format: str,
 ) -> None:
@@ -74,6 +80,7 @@ def command(
         min_presence=min_presence,
         rank_cutoff=rank_cutoff,
         domains=load_domains(domains_file) if domains_file else None,
+        allow_missing_tokens=allow_missing_tokens,
     )
     render = {"table": render_table, "csv": render_csv, "json": render_json}[output_format]
     click.echo(render(result).rstrip("\n"))

@@ -20,12 +20,18 @@ __all__ = ["command"]
 )
 @min_presence_option
 @domains_option
+@click.option(
+    "--allow-missing-tokens",
+    is_flag=True,
+    help="Go on where prefix caching left prompt tokens without rows; the page says how many.",
+)
 @lake_option
 def command(
     run_id: str | None,
     output: Path,
     min_presence: float,
     domains_file: Path | None,
+    allow_missing_tokens: bool,
     lake_path: Path,
 ) -> None:
     """Write a self-contained HTML report of one run.
@@ -44,6 +50,11 @@ def command(
 
     domains = load_domains(domains_file) if domains_file else None
     path = write_report(
-        Lake.open(lake_path), run_id, output, min_presence=min_presence, domains=domains
+        Lake.open(lake_path),
+        run_id,
+        output,
+        min_presence=min_presence,
+        domains=domains,
+        allow_missing_tokens=allow_missing_tokens,
     )
     click.echo(f"report: {path} ({path.stat().st_size / 1e3:,.0f} kB)")

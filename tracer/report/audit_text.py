@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from tracer.records import Audit, LayerAudit
+from tracer.report.words import not_counted
 
 __all__ = ["render_csv", "render_json", "render_table"]
 
@@ -44,12 +45,14 @@ def render_table(audit: Audit) -> str:
         f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff), E = {experts}",
         f"candidates: in the list of at least {threshold} (min presence {audit.min_presence:g})",
     ]
-    domains = [
-        (_plain(domain.domain), f"{domain.num_requests:,}", f"{domain.num_tokens:,}")
-        for domain in audit.domains
-    ]
-    if audit.num_unlabelled:
-        domains.append(("(no domain, left out)", f"{audit.num_unlabelled:,}", ""))
+    if others := not_counted(audit.requests_by_status):
+        head.append(f"requests that do not count: {_plain(others)}")
+    if audit.num_missing_prompt_tokens:
+        head.append(
+            f"{audit.num_missing_prompt_tokens:,} of {audit.num_prompt_tokens:,} prompt tokens"
+            f" ({100 * audit.missing_prompt_share:.1f} %) have no rows: answered from the prefix"
+            " cache"
+        )
     layers = [_table_row(layer) for layer in audit.layers]
     notes = [
         "equal-weight reference: |C|/k and (E-|C|)/(k-|C|), what coverage and influence density",
@@ -59,11 +62,28 @@ def render_table(audit: Audit) -> str:
         notes.append("* fallback: no expert passed, those listed in most domains are candidates.")
     blocks = (
         head,
-        _aligned([("domain", "requests", "tokens"), *domains], left=(0,)),
+        _aligned(_domain_rows(audit), left=(0,)),
         _aligned([*zip(*_TABLE_HEADER, strict=True), *layers], left=(1,)),
         notes,
     )
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def _domain_rows(audit: Audit) -> list[tuple[str, ...]]:
+    """Domains under their column names; one more column where tokens are missing."""
+    rows = [("domain", "requests", "tokens", "missing")]
+    rows += [
+        (
+            _plain(domain.domain),
+            f"{domain.num_requests:,}",
+            f"{domain.num_tokens:,}",
+            f"{domain.num_missing_prompt_tokens:,}",
+        )
+        for domain in audit.domains
+    ]
+    if audit.num_unlabelled:
+        rows.append(("(no domain, left out)", f"{audit.num_unlabelled:,}", "", ""))
+    return [row if audit.num_missing_prompt_tokens else row[:-1] for row in rows]
 
 
 def render_csv(audit: Audit) -> str:
@@ -71,7 +91,8 @@ def render_csv(audit: Audit) -> str:
 
     In `reference` mode it is the file the authors' script writes: its header and rounding, and
     layers renumbered by -1 where the smallest is 1. In gate mode columns are named as in the
-    glossary, numbers are exact, and what is undefined is empty.
+    glossary, numbers are exact, and what is undefined is empty; ``missing_prompt_share``, of the
+    whole audit, stands in every row.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -80,7 +101,8 @@ def render_csv(audit: Audit) -> str:
         writer.writerow(_REFERENCE_HEADER)
         writer.writerows(_reference_row(layer, layer.layer_id - shift) for layer in audit.layers)
     else:
-        rows = [_numbers(layer) for layer in audit.layers]
+        share = audit.missing_prompt_share
+        rows = [{**_numbers(layer), "missing_prompt_share": share} for layer in audit.layers]
         writer.writerow(rows[0] if rows else ())
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
     return text.getvalue()
@@ -100,6 +122,10 @@ def render_json(audit: Audit) -> str:
         "tokens": audit.tokens,
         "num_domains": audit.num_domains,
         "num_unlabelled": audit.num_unlabelled,
+        "requests_by_status": dict(audit.requests_by_status),
+        "num_prompt_tokens": audit.num_prompt_tokens,
+        "num_missing_prompt_tokens": audit.num_missing_prompt_tokens,
+        "missing_prompt_share": audit.missing_prompt_share,
         "rank_cutoff": audit.rank_cutoff,
         "num_experts": audit.num_experts,
         "num_experts_inferred": audit.num_experts_inferred,

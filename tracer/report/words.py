@@ -18,6 +18,7 @@ __all__ = [
     "count",
     "fixed",
     "label",
+    "not_counted",
     "percent",
     "plural",
     "ranges",
@@ -52,6 +53,7 @@ _FACTS = (
     ("weight_convention", "Weight convention"),
     ("weight_precision", "Weight precision"),
     ("dataset", "Dataset"),
+    ("requests", "Requests"),
     ("prefix_caching", "Prefix caching"),
     ("started_at", "Started"),
     ("status", "Status"),
@@ -116,6 +118,15 @@ def label(audit: Audit) -> str:
     return f"{audit.mode} / {audit.tokens}"
 
 
+def not_counted(requests_by_status: Mapping[str, int]) -> str:
+    """Requests that are not complete: '1 aborted, 2 skipped'; empty where there are none."""
+    return ", ".join(
+        f"{number:,} {status}"
+        for status, number in sorted(requests_by_status.items())
+        if status != "complete"
+    )
+
+
 def run_facts(audit: Audit, run: Mapping[str, object]) -> list[tuple[str, str]]:
     """(name, value) pairs for the table of facts; what nobody recorded is left out."""
     known: dict[str, object] = {
@@ -123,7 +134,10 @@ def run_facts(audit: Audit, run: Mapping[str, object]) -> list[tuple[str, str]]:
         "num_experts": audit.num_experts,
         "top_k": audit.top_k,
         "moe_layers": [layer.layer_id for layer in audit.layers],
+        "requests": f"{audit.requests_by_status.get('complete', 0):,} complete",
     }
+    if others := not_counted(audit.requests_by_status):
+        known["requests"] = f"{known['requests']}; not counted: {others}"
     known.update({key: value for key, value in run.items() if value is not None})
     known["engine"] = " ".join(str(run[k]) for k in ("engine", "engine_version") if run.get(k))
     return [
@@ -148,10 +162,16 @@ def summary(audit: Audit) -> str:
 
 
 def _found(audit: Audit, layers: Sequence[LayerAudit], holding: Sequence[LayerAudit]) -> str:
+    less = ""
+    if audit.num_missing_prompt_tokens:
+        less = (
+            f", save {audit.num_missing_prompt_tokens:,} of {audit.num_prompt_tokens:,} prompt"
+            f" tokens ({percent(audit.missing_prompt_share)}), which the prefix cache answered"
+        )
     lead = (
         f"{plural(len(layers), 'MoE layer')} {_were(len(layers))} audited over"
         f" {plural(audit.num_domains, 'domain')}, counting"
-        f" {SCOPES.get(audit.tokens, audit.tokens)}."
+        f" {SCOPES.get(audit.tokens, audit.tokens)}{less}."
     )
     if not holding:
         return f"{lead} No layer has a standing committee."
