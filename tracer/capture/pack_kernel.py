@@ -3,15 +3,13 @@
 Checked bit by bit with Triton's interpreter on the CPU; not yet run on a GPU.
 """
 
-from typing import Any
-
 import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 
 __all__ = ["pack_rows"]
 
-_BLOCK = 1024
+_BLOCK = 256
 
 # Routers run while graphs are captured, where compiling one more variant may be forbidden, and
 # layers lie at offsets of k bytes. So nothing but the dtypes and k chooses the variant.
@@ -33,7 +31,7 @@ _UNSPECIALISED = (
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _bfloat16(weights: Any) -> Any:
+def _bfloat16(weights: tl.tensor) -> tl.tensor:
     """Nearest bfloat16, ties to even, NaN to the quiet NaN.
 
     In integers, since Triton's interpreter cuts the bits off where a GPU rounds.
@@ -48,19 +46,19 @@ def _bfloat16(weights: Any) -> Any:
     do_not_specialize=_UNSPECIALISED, do_not_specialize_on_alignment=_UNSPECIALISED
 )
 def _pack(  # noqa: PLR0917 - kernels take their arguments by position
-    expert_ids: Any,
-    gate_weights: Any,
-    topk_ids: Any,
-    topk_weights: Any,
-    num_choices: Any,
-    id_row: Any,
-    id_column: Any,
-    weight_row: Any,
-    weight_column: Any,
-    from_id_row: Any,
-    from_id_column: Any,
-    from_weight_row: Any,
-    from_weight_column: Any,
+    expert_ids: tl.tensor,
+    gate_weights: tl.tensor,
+    topk_ids: tl.tensor,
+    topk_weights: tl.tensor,
+    num_choices: tl.tensor,
+    id_row: tl.tensor,
+    id_column: tl.tensor,
+    weight_row: tl.tensor,
+    weight_column: tl.tensor,
+    from_id_row: tl.tensor,
+    from_id_column: tl.tensor,
+    from_weight_row: tl.tensor,
+    from_weight_column: tl.tensor,
     top_k: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
