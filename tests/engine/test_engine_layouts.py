@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.conftest import HERE
 from tests.engine.routing import agreement, rows_of
 
 pytestmark = pytest.mark.engine
@@ -86,3 +87,11 @@ def test_an_engine_without_the_setting_is_left_alone(planted_model, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "untouched"
+
+
+def test_rows_are_restored_as_vllms_own_recorder_does(engine):
+    """Data parallelism, gathered or not, with and without sequence parallelism: no devices."""
+    done = engine.run(code=HERE / "restore_rows.py")
+    assert done.exit_code == 0, done.stderr[-3000:]
+    # 5 batches with 2, 2, 3, 4 and 2 ranks; gathered or not; 1, 2 or 4 shares.
+    assert done.stdout.split() == [str(13 * 2 * 3), "layouts"]
