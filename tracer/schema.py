@@ -12,9 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["TABLES", "Column", "TableSchema", "arrow_schema", "query_path", "table_schema"]
+__all__ = [
+    "OPTIONAL_TABLES",
+    "TABLES",
+    "Column",
+    "TableSchema",
+    "arrow_schema",
+    "query_path",
+    "table_schema",
+]
 
-TABLES = ("runs", "requests", "tokens", "routing", "usage", "usage_by_domain")
+# A lake has these only once a run recorded them.
+OPTIONAL_TABLES = ("candidates", "router_logits", "routers")
+TABLES = ("runs", "requests", "tokens", "routing", "usage", "usage_by_domain", *OPTIONAL_TABLES)
 
 _TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),

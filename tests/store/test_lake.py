@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.store.conftest import make_trace, request_row, run_row
+from tests.store.conftest import make_rows, request_row, run_row, together
 from tracer.errors import (
     DamagedDataError,
     InputError,
@@ -13,7 +13,7 @@ from tracer.errors import (
     NotALakeError,
     UnknownRunError,
 )
-from tracer.schema import TABLES, table_schema
+from tracer.schema import OPTIONAL_TABLES, TABLES, table_schema
 from tracer.store.commit import commit_batch, recover, write_requests
 from tracer.store.lake import Lake
 from tracer.store.run_writer import chunks_by_choices, writing_run
@@ -27,14 +27,15 @@ def lake(tmp_path):
 
 def shards(lake, run_id, name, *requests):
     writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
-    return writer.write(name, [make_trace(request) for request in requests])
+    return writer.write(name, together(*(make_rows(request) for request in requests)))
 
 
 def test_a_new_lake_has_every_table_empty(lake):
-    for table in TABLES:
+    for table in set(TABLES) - set(OPTIONAL_TABLES):
         frame = pl.read_delta(str(lake.path / table))
         assert frame.height == 0
         assert frame.columns == [column.name for column in table_schema(table).columns]
+    assert not any((lake.path / table).exists() for table in OPTIONAL_TABLES)
 
 
 def test_open_refuses_what_is_not_a_lake(tmp_path):

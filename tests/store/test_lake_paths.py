@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from tests.store.conftest import make_trace, request_row, run_row
+from tests.store.conftest import make_rows, request_row, run_row
 from tracer.api import open_lake
 from tracer.errors import InputError
 from tracer.store.lake import Lake
@@ -17,7 +17,7 @@ def test_any_folder_can_be_a_lake(tmp_path, name):
     for run_id in ("r", "s"):
         with writing_run(lake, run_row(run_id)) as target:
             writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
-            target.commit(0, writer.write("000000-w0", [make_trace("a")]), [request_row("a")])
+            target.commit(0, writer.write("000000-w0", make_rows("a")), [request_row("a")])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     opened = open_lake(tmp_path / name)
     assert opened.sql("select count(*) from choices").fetchall() == [(24,)]

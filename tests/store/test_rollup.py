@@ -1,47 +1,111 @@
-from tests.store.conftest import make_trace
-from tracer.store.rollup import DomainUsage, phase_slices, request_usage
+import numpy as np
+import pytest
+
+from tests.store.conftest import make_rows, together
+from tracer.store import rollup as rollup_module
+from tracer.store.rollup import PHASES, Rollup
 
 
-def test_usage_counts_and_sums_by_phase_and_layer(trace):
-    """Tokens 0 and 1 are prompt; layer 0 chose 3, 1 then 1, 2: expert 1 twice, .25 + .5."""
-    rows = {
-        (row.phase, row.layer_id): (
-            row.num_tokens,
-            row.expert_ids.tolist(),
-            row.num_choices.tolist(),
-            row.weight_sum.tolist(),
-        )
-        for row in request_usage(trace, num_experts=4)
+def usage(rows, num_experts=4):
+    """(request, phase, layer) -> tokens, experts, counts, sums, as `usage` gets them."""
+    rollup = Rollup(rows, num_experts)
+    found = {}
+    for index, layer in enumerate(rows.layer_ids):
+        part, _ = rollup.add(rows.expert_ids[:, index], rows.gate_weights[:, index])
+        ends = np.cumsum(part.lengths).tolist()
+        for (request, phase, tokens), end, length in zip(
+            rollup.groups.tolist(), ends, part.lengths.tolist(), strict=True
+        ):
+            at = slice(end - length, end)
+            key = (rows.requests[request].request_id, PHASES[phase], layer)
+            assert key not in found
+            found[key] = (
+                tokens,
+                part.expert_ids[at].tolist(),
+                part.num_choices[at].tolist(),
+                part.weight_sum[at].tolist(),
+            )
+    return found
+
+
+def domain_usage(rows, num_experts=4):
+    """(domain, phase, layer, expert) -> count, sum, sum of squares, least, largest."""
+    rollup = Rollup(rows, num_experts)
+    found = {}
+    for index, layer in enumerate(rows.layer_ids):
+        _, part = rollup.add(rows.expert_ids[:, index], rows.gate_weights[:, index])
+        cells = zip(part.domain, part.phase, part.expert_ids.tolist(), strict=True)
+        sums = (part.num_choices, part.weight_sum, part.weight_sq_sum)
+        columns = [column.tolist() for column in (*sums, part.weight_min, part.weight_max)]
+        values = zip(*columns, strict=True)
+        for (domain, phase, expert), value in zip(cells, values, strict=True):
+            key = (rollup.domains[domain], PHASES[phase], layer, expert)
+            assert key not in found
+            found[key] = value
+    return found
+
+
+def phases(rows):
+    return [PHASES[phase] for phase in Rollup(rows, 4).groups[:, 1]]
+
+
+# Tokens 0 and 1 are prompt; layer 0 chose 3, 1 then 1, 2: expert 1 twice, .25 + .5.
+EXPECTED = {
+    ("prompt", 0): (2, [1, 2, 3], [2, 1, 1], [0.75, 0.5, 0.5]),
+    ("prompt", 2): (2, [0, 2], [2, 2], [1.25, 0.75]),
+    ("last-prompt", 0): (1, [1, 2], [1, 1], [0.5, 0.5]),
+    ("last-prompt", 2): (1, [0, 2], [1, 1], [0.75, 0.25]),
+    ("generated", 0): (1, [0, 3], [1, 1], [0.125, 0.75]),
+    ("generated", 2): (1, [0, 1], [1, 1], [0.5, 0.25]),
+}
+
+
+@pytest.fixture(params=[2_000_000, 12], ids=["at once", "one request at a time"])
+def max_cells(request, monkeypatch):
+    """12 cells are one request or domain: 3 phases of 4 experts."""
+    monkeypatch.setattr(rollup_module, "_MAX_CELLS", request.param)
+
+
+@pytest.mark.usefixtures("max_cells")
+def test_usage_counts_and_sums_by_request_phase_and_layer():
+    """The second request has one more prompt token instead of a generated one."""
+    longer = {
+        ("prompt", 0): (3, [0, 1, 2, 3], [1, 2, 1, 2], [0.125, 0.75, 0.5, 1.25]),
+        ("prompt", 2): (3, [0, 1, 2], [3, 1, 2], [1.75, 0.25, 0.75]),
+        ("last-prompt", 0): (1, [0, 3], [1, 1], [0.125, 0.75]),
+        ("last-prompt", 2): (1, [0, 1], [1, 1], [0.5, 0.25]),
     }
-    assert rows == {
-        ("prompt", 0): (2, [1, 2, 3], [2, 1, 1], [0.75, 0.5, 0.5]),
-        ("prompt", 2): (2, [0, 2], [2, 2], [1.25, 0.75]),
-        ("last-prompt", 0): (1, [1, 2], [1, 1], [0.5, 0.5]),
-        ("last-prompt", 2): (1, [0, 2], [1, 1], [0.75, 0.25]),
-        ("generated", 0): (1, [0, 3], [1, 1], [0.125, 0.75]),
-        ("generated", 2): (1, [0, 1], [1, 1], [0.5, 0.25]),
-    }
+    expected = {("a", *key): value for key, value in EXPECTED.items()}
+    expected |= {("b", *key): value for key, value in longer.items()}
+    assert usage(together(make_rows("a"), make_rows("b", prompt=3))) == expected
 
 
+@pytest.mark.usefixtures("max_cells")
 def test_domain_usage_adds_requests_of_a_domain():
-    usage = DomainUsage((0, 2), num_experts=4)
-    usage.add(make_trace("a"))
-    usage.add(make_trace("b"))
-    usage.add(make_trace("c", domain="art"))
-    law = usage.cells["law", "prompt"]
-    assert law["num_choices"].tolist() == [0, 4, 2, 2, 4, 0, 4, 0]
-    assert law["weight_sum"].tolist() == [0, 1.5, 1, 1, 2.5, 0, 1.5, 0]
-    assert law["weight_sq_sum"][1] == 2 * (0.25**2 + 0.5**2)
-    assert (law["weight_min"][1], law["weight_max"][1]) == (0.25, 0.5)
-    assert usage.cells["art", "prompt"]["num_choices"].tolist() == [0, 2, 1, 1, 2, 0, 2, 0]
+    rows = together(make_rows("a"), make_rows("c", domain="art"), make_rows("b"))
+    found = domain_usage(rows)
+    assert found["law", "prompt", 0, 1] == (4, 1.5, 2 * (0.25**2 + 0.5**2), 0.25, 0.5)
+    assert found["art", "prompt", 0, 1] == (2, 0.75, 0.25**2 + 0.5**2, 0.25, 0.5)
+    assert found["law", "last-prompt", 0, 1] == (2, 1.0, 0.5, 0.5, 0.5)
+    assert found["law", "generated", 2, 0] == (2, 1.0, 0.5, 0.5, 0.5)
+    prompt = {key[2:]: value[0] for key, value in found.items() if key[:2] == ("art", "prompt")}
+    assert prompt == {(0, 1): 2, (0, 2): 1, (0, 3): 1, (2, 0): 2, (2, 2): 2}
 
 
 def test_a_request_of_one_token_has_a_last_prompt_token():
-    one = make_trace(prompt=1, choices={0: [[(0, 1.0), (1, 0.0)]], 2: [[(0, 1.0), (1, 0.0)]]})
-    assert [phase for phase, _ in phase_slices(one)] == ["prompt", "last-prompt"]
+    one = make_rows(prompt=1, choices={0: [[(0, 1.0), (1, 0.0)]], 2: [[(0, 1.0), (1, 0.0)]]})
+    assert phases(one) == ["prompt", "last-prompt"]
 
 
-def test_without_the_last_prompt_token_there_is_no_such_scope(trace):
+def test_without_the_last_prompt_token_there_is_no_such_scope():
     """The prompt's last token was cut away: nothing stands in for it."""
-    longer = make_trace(prompt=4)
-    assert [phase for phase, _ in phase_slices(longer)] == ["prompt"]
+    assert phases(make_rows(prompt=4)) == ["prompt"]
+
+
+def test_negative_weights_have_the_right_bounds():
+    """No cell begins at zero: the largest weight of expert 0 in the prompt is -0.5."""
+    choices = {0: [[(0, -0.5), (1, -1.0)], [(0, -0.25), (1, -2.0)]], 2: [[(0, 1), (1, 1)]] * 2}
+    rows = make_rows(prompt=1, choices=choices)
+    found = domain_usage(rows)
+    assert found["law", "prompt", 0, 0][3:] == (-0.5, -0.5)
+    assert found["law", "generated", 0, 1] == (1, -2.0, 4.0, -2.0, -2.0)

@@ -4,7 +4,8 @@ A batch is the shards of some finished requests with their rows of `requests`. D
 one table at a time, so a batch is first *staged*: one JSON file names all its Parquet files.
 From then on it will be committed, by this process or by the next one that writes the run.
 The tables are committed in a fixed order with `requests` last; a request that is there has
-all its rows.
+all its rows. `routers` belongs to the run, not to a batch: the first batch that brings it is the
+only one.
 
 A Delta application transaction id does not by itself stop a replay, so each commit opens the
 table, checks the id and commits on that same handle.
@@ -24,11 +25,20 @@ from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
 from tracer.store.lake import Lake
-from tracer.store.shard import ShardFile, sync_folder, write_table
+from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
 __all__ = ["commit_batch", "next_batch", "recover", "write_requests"]
 
-_COMMIT_ORDER = ("routing", "tokens", "usage", "usage_by_domain", "requests")
+_COMMIT_ORDER = (
+    "routing",
+    "candidates",
+    "router_logits",
+    "routers",
+    "tokens",
+    "usage",
+    "usage_by_domain",
+    "requests",
+)
 _COMMIT_TRIES = 20
 _STATISTICS = ("run_id", "layer_id", "position", "request_id")
 
@@ -99,14 +109,15 @@ def _publish(lake: Lake, run_id: str, staged: Path) -> None:
     for table in _COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
-            _add_once(lake, table, mine, _app_id(run_id, int(staged.stem)))
+            batch = _app_id(run_id, int(staged.stem))
+            _add_once(lake, table, mine, f"{run_id}/routers" if table == "routers" else batch)
     staged.unlink()
 
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
     """One Delta commit that adds the files, unless a commit with this id is there already."""
     for attempt in range(_COMMIT_TRIES):
-        delta = lake.delta(table)
+        delta = lake.delta(table, create=True)
         if delta.transaction_version(app_id) is not None:
             return
         try:

@@ -7,7 +7,7 @@ expert_ids list<int>, gate_weights list<float>; one row per token and MoE layer.
 unknown ones kept in `runs.options`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tracer.store.interchange_files import (
 from tracer.store.lake import Lake, check_run_id
 from tracer.store.run_writer import chunks_by_choices, writing_run
 from tracer.store.shard import ShardWriter
-from tracer.store.traces import RequestTrace
+from tracer.store.shard_rows import ShardRows, TracedRequest
 
 __all__ = ["import_run"]
 
@@ -58,14 +58,14 @@ def import_run(
     described = read_requests(requests)
     table = read_routing(routing, row)
     traces = _Traces(table, described, row)
+    for group in traces.groups(traces.request_ids):
+        traces.rows(group).check(row["num_experts"])
     lake = Lake.create(lake_path)
-    per_token = len(row["moe_layers"]) * row["top_k"]
     writer = ShardWriter(lake.path, row["run_id"], row["num_experts"], weight_precision)
     with writing_run(lake, row, _refuse_other_data) as target:
         todo = [request for request in traces.request_ids if request not in target.done]
-        lengths = ((request, traces.num_tokens(request)) for request in todo)
-        for batch, group in enumerate(chunks_by_choices(lengths, per_token), target.next_batch):
-            shards = writer.write(f"{batch:06d}-i0", [traces.trace(request) for request in group])
+        for batch, group in enumerate(traces.groups(todo), target.next_batch):
+            shards = writer.write(f"{batch:06d}-i0", traces.rows(group))
             target.commit(batch, shards, [traces.request_row(request) for request in group])
     return {
         "run_id": row["run_id"],
@@ -83,11 +83,10 @@ def _refuse_other_data(stored: Mapping[str, Any], row: Mapping[str, Any]) -> Non
 
 
 class _Traces:
-    """The imported requests, each as arrays; checks that rows and requests fit together.
+    """The imported requests as arrays; checks that rows and requests fit together.
 
     Raises (when made):
-        DamagedDataError: a request without rows or rows without a request, a layer missing or
-            not in moe_layers, a token recorded twice, or with holes between its positions.
+        DamagedDataError: a request without rows or rows without a request.
     """
 
     def __init__(
@@ -108,8 +107,6 @@ class _Traces:
         if unrouted := set(described) - set(self._rows):
             raise DamagedDataError(f"requests has request {min(unrouted)!r}, routing has not")
         self.request_ids = list(described)
-        for request_id in self.request_ids:
-            self.trace(request_id).check(row["num_experts"])
 
     @staticmethod
     def _spans(request_ids: pa.ChunkedArray) -> Iterator[tuple[str, slice]]:
@@ -125,16 +122,37 @@ class _Traces:
         rows: int = span.stop - span.start
         return rows // len(self._layers)
 
-    def trace(self, request_id: str) -> RequestTrace:
-        """The request as the shard writer takes it."""
+    def groups(self, request_ids: Sequence[str]) -> Iterator[list[str]]:
+        """The requests in order, as many together as make a shard."""
+        lengths = ((request, self.num_tokens(request)) for request in request_ids)
+        return chunks_by_choices(lengths, len(self._layers) * self._ids.shape[-1])
+
+    def rows(self, request_ids: Sequence[str]) -> ShardRows:
+        """Some requests as the shard writer takes them.
+
+        Raises:
+            DamagedDataError: a layer missing or not in moe_layers, a token recorded twice, or
+                holes between positions.
+        """
+        requests = [self._traced(request_id) for request_id in request_ids]
+        spans = [self._rows[request_id] for request_id in request_ids]
+        shape = (-1, len(self._layers), self._ids.shape[-1])
+        return ShardRows(
+            self._layers,
+            requests,
+            np.concatenate([np.arange(one.num_rows, dtype=np.int32) for one in requests]),
+            np.concatenate([self._ids[span] for span in spans]).reshape(shape),
+            np.concatenate([self._weights[span] for span in spans]).reshape(shape),
+        )
+
+    def _traced(self, request_id: str) -> TracedRequest:
         span, count = self._rows[request_id], self.num_tokens(request_id)
-        shape = (len(self._layers), count)
-        expected = np.arange(count, dtype=np.int32)
+        shape = (count, len(self._layers))
         position = self._arrays["position"][span]
         layers = self._arrays["layer_id"][span]
-        whole = position.size == shape[0] * count and (
-            (position.reshape(shape) == expected).all()
-            and (layers.reshape(shape) == np.array(self._layers)[:, None]).all()
+        whole = position.size == count * shape[1] and (
+            (position.reshape(shape) == np.arange(count)[:, None]).all()
+            and (layers.reshape(shape) == np.array(self._layers)).all()
         )
         if not whole:
             raise DamagedDataError(
@@ -142,7 +160,7 @@ class _Traces:
                 " moe_layers"
             )
         tokens = self._arrays["token_id"][span].reshape(shape)
-        if (tokens != tokens[0]).any():
+        if (tokens != tokens[:, :1]).any():
             raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
         described = self._described[request_id]
         if not 0 <= described["num_prompt_tokens"] <= count:
@@ -150,15 +168,12 @@ class _Traces:
                 f"request {request_id!r} has {count} tokens and"
                 f" {described['num_prompt_tokens']} prompt tokens"
             )
-        return RequestTrace(
+        return TracedRequest(
             request_id,
             described["domain"],
             described["num_prompt_tokens"],
-            self._layers,
-            tokens[0],
-            expected,
-            self._ids[span].reshape(*shape, -1),
-            self._weights[span].reshape(*shape, -1),
+            tokens[:, 0],
+            count,
         )
 
     def request_row(self, request_id: str) -> dict[str, Any]:

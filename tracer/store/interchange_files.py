@@ -160,7 +160,7 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:
-    """The routing rows, sorted by request, layer and position, every list ``top_k`` long."""
+    """The routing rows, sorted by request, position and layer, every list ``top_k`` long."""
     table = _cast(
         path,
         _read_parquet(path, _ROUTING),
@@ -180,5 +180,5 @@ def read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:
         if pc.list_flatten(table[name]).null_count:
             raise DamagedDataError(f"{path}: {name} has empty entries")
     return table.sort_by(
-        [("request_id", "ascending"), ("layer_id", "ascending"), ("position", "ascending")]
+        [("request_id", "ascending"), ("position", "ascending"), ("layer_id", "ascending")]
     )

@@ -26,7 +26,7 @@ from tracer.errors import (
     UnknownRunError,
     first_line,
 )
-from tracer.schema import TABLES, arrow_schema
+from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
 
@@ -97,13 +97,8 @@ class Lake:
         try:
             root.mkdir(parents=True, exist_ok=True)
             for table in reversed(TABLES):  # runs last: it is what makes the folder a lake
-                DeltaTable.create(
-                    str(root / table),
-                    arrow_schema(table),
-                    mode="ignore",
-                    configuration={_VERSION_KEY: SCHEMA_VERSION},
-                    raise_if_key_not_exists=False,
-                )
+                if table not in OPTIONAL_TABLES:
+                    _create_table(root / table)
         except (OSError, DeltaError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"cannot create a lake at {path}: {reason}") from error
@@ -132,13 +127,19 @@ class Lake:
                 "give --lake a new or empty folder.",
             )
 
-    def delta(self, table: str) -> DeltaTable:
+    def delta(self, table: str, *, create: bool = False) -> DeltaTable:
         """The Delta table at its newest version.
+
+        Args:
+            table: which.
+            create: makes an optional table that no run had yet.
 
         Raises:
             DamagedDataError: its folder or log is gone or unreadable.
         """
         try:
+            if create and self._is_absent(table):
+                _create_table(self.path / table)
             return DeltaTable(str(self.path / table))
         except DeltaError as error:
             raise DamagedDataError(
@@ -150,11 +151,13 @@ class Lake:
         """Absolute paths of the files that make up a table now, of all runs or one.
 
         Files that another Delta tool rewrote lie outside the run's folder and may hold several
-        runs; they are always among the answer.
+        runs; they are always among the answer. An optional table that no run had yet has none.
 
         Raises:
             DamagedDataError: a file the table names is gone.
         """
+        if self._is_absent(table):
+            return []
         root = self.path / table
         names = [Path(name) for name in _live_files(self.delta(table))]
         if run_id is not None and table != "runs":
@@ -167,6 +170,10 @@ class Lake:
                     _RESTORE,
                 )
         return sorted(str(root / name) for name in names)
+
+    def _is_absent(self, table: str) -> bool:
+        """Whether the table is optional and no run had it yet."""
+        return table in OPTIONAL_TABLES and not (self.path / table / "_delta_log").is_dir()
 
     def runs(self) -> list[dict[str, Any]]:
         """Rows of `runs`, oldest first."""
@@ -253,6 +260,17 @@ class Lake:
             except BlockingIOError:
                 raise LakeBusyError(run_id) from None
             yield
+
+
+def _create_table(folder: Path) -> None:
+    """Make the empty table of this name unless it is there; several processes may try."""
+    DeltaTable.create(
+        str(folder),
+        arrow_schema(folder.name),
+        mode="ignore",
+        configuration={_VERSION_KEY: SCHEMA_VERSION},
+        raise_if_key_not_exists=False,
+    )
 
 
 def _rows_of_run(path: str, run_id: str, columns: Sequence[str]) -> pa.Table:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tracer.store.commit import commit_batch, next_batch, recover, write_requests
 from tracer.store.lake import Lake, utc_now
-from tracer.store.shard import ShardFile
+from tracer.store.parquet_files import ShardFile
 
 __all__ = ["SHARD_CHOICES", "RunWriter", "chunks_by_choices", "writing_run"]
 

@@ -1,124 +1,34 @@
 """Writes finished requests as Parquet shards, each file whole or not at all.
 
-A shard is four files of one name: `routing`, `tokens`, `usage` and `usage_by_domain`. They are
+A shard is some files of one name: `routing`, `usage` and `usage_by_domain`, with `tokens` where
+this worker writes them, `candidates` and `router_logits` where they were recorded. They are
 durable before any of them is named in a commit (see ``tracer.store.commit``).
 
 `routing` is sorted by layer, then request and position, with one row group per layer, so that
-a filter on a layer reads only its share of the file. Encodings were chosen by measuring size
-and what every reader can read: dictionary ids, byte-split float32 weights, delta positions.
+a filter on a layer reads only its share of the file. Everything is made layer by layer, so the
+memory needed is that of one layer, not of the shard.
 """
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
-from tracer.store.rollup import DomainUsage, request_usage
-from tracer.store.traces import RequestTrace, round_to_bf16, sort_choices
+from tracer.store.choices import round_mantissa, sort_choices
+from tracer.store.parquet_files import ShardFile, stored_schema, write_table
+from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
+from tracer.store.shard_rows import ShardRows
+from tracer.store.traces import RequestTrace, batched
 
-__all__ = ["ShardFile", "ShardWriter", "sync_folder", "write_table"]
+__all__ = ["ShardFile", "ShardWriter", "write_table"]
 
-_ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
-
-
-@dataclass(frozen=True, slots=True)
-class ShardFile:
-    """One durable Parquet file, not yet part of any table.
-
-    path: relative to the table's folder; size: bytes
-    """
-
-    table: str
-    path: str
-    num_rows: int
-    size: int
-    run_id: str
-    modified_ms: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, to cross process boundaries and be staged as JSON."""
-        return asdict(self)
-
-
-def write_table(
-    lake_path: Path,
-    table: str,
-    run_id: str,
-    name: str,
-    row_groups: Iterable[pa.Table],
-) -> ShardFile:
-    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
-
-    Raises:
-        OSError: disk full, no permission; the hidden file is removed.
-    """
-    folder = lake_path / table / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.parquet"
-    hidden = folder / f".{name}.{os.getpid()}.tmp"
-    schema = arrow_schema(table)
-    num_rows = 0
-    try:
-        with hidden.open("wb") as file:
-            with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
-                for group in row_groups:
-                    if group.num_rows:
-                        writer.write_table(group, row_group_size=group.num_rows)
-                        num_rows += group.num_rows
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    sync_folder(folder)
-    stat = path.stat()
-    return ShardFile(
-        table, f"{run_id}/{name}.parquet", num_rows, stat.st_size, run_id, int(stat.st_mtime * 1e3)
-    )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable: the name lives in the folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _writer_options(table: str) -> dict[str, Any]:
-    """Measured encodings; other columns keep Parquet's dictionary default."""
-    options: dict[str, Any] = {
-        "compression": "zstd",
-        "compression_level": _ZSTD_LEVEL,
-        "store_schema": False,  # plain Parquet types only: readers see no Arrow dictionaries
-    }
-    split = {"routing": "gate_weights.list.element", "usage": "weight_sum.list.element"}
-    encodings: dict[str, str] = {}
-    if table in split:
-        encodings[split[table]] = "BYTE_STREAM_SPLIT"
-    if table in ("routing", "tokens"):
-        encodings["position"] = "DELTA_BINARY_PACKED"
-    if encodings:
-        options["column_encoding"] = encodings
-        options["use_dictionary"] = [
-            leaf for leaf in _leaves(arrow_schema(table)) if leaf not in encodings
-        ]
-    return options
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    return [
-        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-        for field in schema
-    ]
+_BF16_DROPPED, _F16_DROPPED = 16, 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +43,37 @@ class ShardWriter:
     num_experts: int
     precision: str
 
-    def write(self, name: str, traces: Sequence[RequestTrace]) -> list[ShardFile]:
-        """Write the four files of one shard. ``traces`` hold the same layers, one or more.
+    def write(
+        self, name: str, rows: ShardRows | Sequence[RequestTrace], *, tokens: bool = True
+    ) -> list[ShardFile]:
+        """Write the files of one shard; of no requests, none.
+
+        Args:
+            name: of every file, without its ending.
+            rows: one layer or more.
+            tokens: also write `tokens`, which of several workers one does.
 
         Raises:
-            DamagedDataError: a trace contradicts itself; nothing is written.
-            OSError: the disk refuses; files of this shard that were finished are removed.
+            DamagedDataError: the rows contradict themselves.
+            OSError: the disk refuses.
+            In both cases files of this shard that were finished are removed.
         """
-        stored = [self._as_stored(trace) for trace in traces]
-        tables = {
-            "routing": self._routing(stored),
-            "tokens": self._tokens(stored),
-            "usage": self._usage(stored),
-            "usage_by_domain": self._usage_by_domain(name, stored),
-        }
+        if not isinstance(rows, ShardRows):
+            rows = batched(rows)
+        if not rows.requests:
+            return []
+        rows.check_frame(self.num_experts)
+        shard = _Shard(self, name, rows)
+        tables = {"routing": shard.routing()}
+        if rows.candidate_ids is not None:
+            tables["candidates"] = shard.candidates()
+        if rows.router_logits is not None:
+            tables["router_logits"] = shard.router_logits()
+        if tokens:
+            tables["tokens"] = shard.tokens()
+        # Last: their sums are made while the rows of `routing` are.
+        tables["usage"] = shard.usage()
+        tables["usage_by_domain"] = shard.usage_by_domain()
         done: list[ShardFile] = []
         try:
             for table, groups in tables.items():
@@ -157,132 +84,197 @@ class ShardWriter:
             raise
         return done
 
-    def _as_stored(self, trace: RequestTrace) -> RequestTrace:
-        trace.check(self.num_experts)
-        ids, weights = sort_choices(trace.expert_ids, trace.gate_weights)
-        if self.precision == "bf16":
-            weights = round_to_bf16(weights)
-        return RequestTrace(
-            trace.request_id,
-            trace.domain,
-            trace.num_prompt_tokens,
-            trace.layer_ids,
-            trace.token_ids,
-            trace.positions,
-            ids,
-            weights,
-        )
+    def write_routers(
+        self,
+        name: str,
+        layers: Mapping[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]],
+    ) -> ShardFile:
+        """Write the `routers` rows of some layers; commit them with any batch of the run.
 
-    def _constant(self, value: str, length: int) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(length, dtype=np.int32)), pa.array([value])
-        ).cast(pa.string())
+        Args:
+            name: of the file, without its ending.
+            layers: by layer id the router's matrix float32 [num_experts, hidden] and the bias
+                float32 [num_experts] added to the scores that experts are selected by, or None.
 
-    def _routing(self, traces: Sequence[RequestTrace]) -> Iterable[pa.Table]:
-        lengths = np.array([len(trace.positions) for trace in traces])
+        Raises:
+            DamagedDataError: shapes that do not fit the run.
+            OSError: the disk refuses; no file is left.
+        """
+        schema = arrow_schema("routers")
+
+        def groups() -> Iterator[pa.Table]:
+            for layer_id, (weight, bias) in sorted(layers.items()):
+                whole = weight.ndim == 2 and len(weight) == self.num_experts  # noqa: PLR2004
+                if not whole or (bias is not None and bias.shape != (self.num_experts,)):
+                    raise DamagedDataError(
+                        f"router of layer {layer_id} has weight {weight.shape} and bias"
+                        f" {None if bias is None else bias.shape} for {self.num_experts} experts"
+                    )
+                row = {
+                    "run_id": [self.run_id],
+                    "layer_id": [layer_id],
+                    "num_experts": [self.num_experts],
+                    "hidden_size": [weight.shape[1]],
+                    "weight": _lists(weight.astype(np.float32, copy=False).reshape(1, -1)),
+                    "bias": [None if bias is None else bias.astype(np.float32, copy=False)],
+                }
+                yield pa.table(row, schema=schema)
+
+        return write_table(self.lake_path, "routers", self.run_id, name, groups())
+
+
+class _Shard:
+    """The row groups of each table of one shard."""
+
+    def __init__(self, writer: ShardWriter, name: str, rows: ShardRows) -> None:
+        self._writer = writer
+        self._name = name
+        self._rows = rows
+        counts = rows.row_counts
+        self._prompts = np.array([request.num_prompt_tokens for request in rows.requests])
+        self._request_ids = pa.array([request.request_id for request in rows.requests])
+        self._rollup = Rollup(rows, writer.num_experts)
+        self._by_request: list[RequestUsage] = []
+        self._by_domain: list[DomainUsage] = []
+        self._run = _repeated(writer.run_id, len(rows.positions))
+        self._request = self._picked(np.repeat(np.arange(len(counts)), counts))
+        self._position = pa.array(rows.positions)
+        self._phase = _phases(rows.positions, np.repeat(self._prompts, counts))
+
+    def routing(self) -> Iterator[pa.Table]:
+        for index, layer_id in enumerate(self._rows.layer_ids):
+            ids, weights = self._rows.choices(index, self._writer.num_experts)
+            stored_ids, stored_weights = sort_choices(ids, weights)
+            if self._writer.precision == "bf16":
+                stored_weights = round_mantissa(stored_weights, _BF16_DROPPED)
+            by_request, by_domain = self._rollup.add(stored_ids, stored_weights)
+            self._by_request.append(by_request)
+            self._by_domain.append(by_domain)
+            columns = [
+                *self._key(layer_id),
+                self._phase,
+                _lists(stored_ids),
+                _lists(stored_weights),
+            ]
+            yield _table("routing", columns)
+
+    def candidates(self) -> Iterator[pa.Table]:
+        for index, layer_id in enumerate(self._rows.layer_ids):
+            ids, scores = self._rows.candidates(index, self._writer.num_experts)
+            yield _table("candidates", [*self._key(layer_id), _lists(ids), _lists(scores)])
+
+    def router_logits(self) -> Iterator[pa.Table]:
+        for index, layer_id in enumerate(self._rows.layer_ids):
+            logits = round_mantissa(self._rows.logits(index), _F16_DROPPED)
+            yield _table("router_logits", [*self._key(layer_id), _lists(logits)])
+
+    def tokens(self) -> Iterator[pa.Table]:
+        requests = self._rows.requests
+        lengths = np.array([len(request.token_ids) for request in requests])
         total = int(lengths.sum())
-        request = _repeated([trace.request_id for trace in traces], lengths)
-        position = np.concatenate([trace.positions for trace in traces])
-        prompt = np.repeat([trace.num_prompt_tokens for trace in traces], lengths)
-        phase = _phases(position, prompt)
-        run = self._constant(self.run_id, total)
-        for index, layer_id in enumerate(traces[0].layer_ids):
-            ids = np.concatenate([trace.expert_ids[index] for trace in traces])
-            weights = np.concatenate([trace.gate_weights[index] for trace in traces])
-            columns = [
-                run,
-                request,
-                pa.array(position),
-                pa.array(np.full(total, layer_id, dtype=np.int16)),
-                phase,
-                _lists(ids),
-                _lists(weights),
-            ]
-            yield pa.Table.from_arrays(columns, schema=arrow_schema("routing"))
-
-    def _tokens(self, traces: Sequence[RequestTrace]) -> Iterable[pa.Table]:
-        lengths = np.array([len(trace.token_ids) for trace in traces])
-        position = np.concatenate(
-            [np.arange(length, dtype=np.int32) for length in lengths.tolist()]
-        )
-        prompt = np.repeat([trace.num_prompt_tokens for trace in traces], lengths)
+        starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        position = (np.arange(total) - starts).astype(np.int32)
         columns = [
-            self._constant(self.run_id, int(lengths.sum())),
-            _repeated([trace.request_id for trace in traces], lengths),
+            _repeated(self._writer.run_id, total),
+            self._picked(np.repeat(np.arange(len(requests)), lengths)),
             pa.array(position),
-            pa.array(np.concatenate([trace.token_ids for trace in traces])),
-            _phases(position, prompt),
+            pa.array(np.concatenate([request.token_ids for request in requests])),
+            _phases(position, np.repeat(self._prompts, lengths)),
         ]
-        yield pa.Table.from_arrays(columns, schema=arrow_schema("tokens"))
+        yield _table("tokens", columns)
 
-    def _usage(self, traces: Sequence[RequestTrace]) -> Iterable[pa.Table]:
-        rows = [row for trace in traces for row in request_usage(trace, self.num_experts)]
-        rows.sort(key=lambda row: row.layer_id)  # stable: request and phase order stays
-        offsets = np.cumsum([0, *(len(row.expert_ids) for row in rows)], dtype=np.int32)
+    def usage(self) -> Iterator[pa.Table]:
+        """By layer, request and phase."""
+        layers = self._rows.layer_ids
+        groups = np.tile(self._rollup.groups.astype(np.int32), (len(layers), 1))
+        parts = self._by_request
+        offsets = np.concatenate([[0], *(part.lengths for part in parts)]).cumsum()
 
-        def lists(name: str, dtype: Any) -> pa.Array:
-            parts = [getattr(row, name) for row in rows]
-            values = np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
-            return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(dtype)))
+        def lists(name: str) -> pa.Array:
+            return _listed(np.concatenate([getattr(part, name) for part in parts]), offsets)
 
         columns = [
-            self._constant(self.run_id, len(rows)),
-            pa.array([row.request_id for row in rows], pa.string()),
-            pa.array([row.phase for row in rows], pa.string()),
-            pa.array([row.layer_id for row in rows], pa.int16()),
-            pa.array([row.num_tokens for row in rows], pa.int32()),
-            lists("expert_ids", np.int16),
-            lists("num_choices", np.int32),
-            lists("weight_sum", np.float64),
+            _repeated(self._writer.run_id, len(groups)),
+            self._picked(groups[:, 0]),
+            _indexed(groups[:, 1], PHASES),
+            pa.array(np.repeat(np.array(layers, dtype=np.int16), len(groups) // len(layers))),
+            pa.array(np.ascontiguousarray(groups[:, 2])),
+            lists("expert_ids"),
+            lists("num_choices"),
+            lists("weight_sum"),
         ]
-        schema = arrow_schema("usage")
-        yield pa.Table.from_arrays(
-            [column.cast(field.type) for column, field in zip(columns, schema, strict=True)],
-            schema=schema,
-        )
+        yield _table("usage", columns)
 
-    def _usage_by_domain(self, name: str, traces: Sequence[RequestTrace]) -> Iterable[pa.Table]:
-        usage = DomainUsage(traces[0].layer_ids, self.num_experts)
-        for trace in traces:
-            usage.add(trace)
-        layers = np.repeat(np.asarray(usage.layer_ids, dtype=np.int16), self.num_experts)
-        experts = np.tile(np.arange(self.num_experts, dtype=np.int16), len(usage.layer_ids))
-        parts = []
-        for (domain, phase), cell in sorted(usage.cells.items()):
-            chosen = np.flatnonzero(cell["num_choices"])
-            columns = [
-                self._constant(self.run_id, len(chosen)),
-                self._constant(name, len(chosen)),
-                self._constant(domain, len(chosen)),
-                self._constant(phase, len(chosen)),
-                pa.array(layers[chosen]),
-                pa.array(experts[chosen]),
-                pa.array(cell["num_choices"][chosen].astype(np.int64)),
-                pa.array(cell["weight_sum"][chosen]),
-                pa.array(cell["weight_sq_sum"][chosen]),
-                pa.array(cell["weight_min"][chosen].astype(np.float32)),
-                pa.array(cell["weight_max"][chosen].astype(np.float32)),
-            ]
-            parts.append(pa.Table.from_arrays(columns, schema=arrow_schema("usage_by_domain")))
-        yield pa.concat_tables(parts) if parts else arrow_schema("usage_by_domain").empty_table()
+    def usage_by_domain(self) -> Iterator[pa.Table]:
+        """By domain, phase in order of its name, layer and expert."""
+        parts = self._by_domain
+        layers = np.array(self._rows.layer_ids, dtype=np.int16)
+        layer = np.repeat(layers, [len(part.domain) for part in parts])
 
+        def joined(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
 
-def _repeated(values: Sequence[str], lengths: Any) -> pa.Array:
-    """Each string ``lengths[i]`` times; built as a dictionary, which Parquet keeps."""
-    indices = np.repeat(np.arange(len(values), dtype=np.int32), lengths)
-    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(values)).cast(pa.string())
+        by_name = np.argsort(np.argsort(PHASES))
+        domain, phase = joined("domain"), joined("phase")
+        order = np.lexsort((layer, by_name[phase], domain))  # stable: experts stay ascending
+        columns = [
+            _repeated(self._writer.run_id, len(order)),
+            _repeated(self._name, len(order)),
+            _indexed(domain[order], self._rollup.domains),
+            _indexed(phase[order], PHASES),
+            pa.array(layer[order]),
+            *(
+                pa.array(joined(name)[order])
+                for name in (
+                    "expert_ids",
+                    "num_choices",
+                    "weight_sum",
+                    "weight_sq_sum",
+                    "weight_min",
+                    "weight_max",
+                )
+            ),
+        ]
+        yield _table("usage_by_domain", columns)
 
+    def _key(self, layer_id: int) -> list[pa.Array]:
+        layer = np.full(len(self._rows.positions), layer_id, dtype=np.int16)
+        return [self._run, self._request, self._position, pa.array(layer)]
 
-def _phases(position: Any, num_prompt_tokens: Any) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(
-        pa.array((position >= num_prompt_tokens).astype(np.int32)),
-        pa.array(["prompt", "generated"]),
-    ).cast(pa.string())
+    def _picked(self, numbers: npt.NDArray[np.integer]) -> pa.Array:
+        return _indexed(numbers, self._request_ids)
 
 
-def _lists(values: Any) -> pa.Array:
-    """[rows, top_k] as one list per row."""
-    rows, top_k = values.shape
-    offsets = pa.array(np.arange(0, (rows + 1) * top_k, top_k, dtype=np.int32))
+def _table(table: str, columns: Sequence[pa.Array]) -> pa.Table:
+    return pa.Table.from_arrays(columns, schema=stored_schema(table))
+
+
+def _indexed(numbers: npt.NDArray[np.integer | np.bool_], texts: Any) -> pa.Array:
+    """Text number i of each row as a dictionary column."""
+    if not isinstance(texts, pa.Array):
+        texts = pa.array(texts, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32)), texts)
+
+
+def _repeated(text: str, length: int) -> pa.Array:
+    return _indexed(np.zeros(length, dtype=np.int32), [text])
+
+
+def _phases(
+    position: npt.NDArray[np.int32], num_prompt_tokens: npt.NDArray[np.integer]
+) -> pa.Array:
+    return _indexed(position >= num_prompt_tokens, ["prompt", "generated"])
+
+
+def _lists(values: npt.NDArray[Any]) -> pa.Array:
+    """[rows, width] as one list per row."""
+    rows, width = values.shape
+    return _listed(values.ravel(), np.arange(rows + 1) * width)
+
+
+def _listed(values: npt.NDArray[Any], offsets: npt.NDArray[np.integer]) -> pa.Array:
+    """One list per row: the values between its offset and the next."""
     field = pa.field("element", pa.from_numpy_dtype(values.dtype))
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), type=pa.list_(field))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(field)
+    )
