@@ -28,12 +28,14 @@ class DatasetRow:
     prompt: the text; a chat template, if asked for, is applied later
     domain: label the analyses compare, 'none' where the dataset has none
     labels: further labels (subject, answer, ...)
+    capture: whether its routing is recorded; else it only runs beside the others
     """
 
     row_id: str
     prompt: str
     domain: str = NO_DOMAIN
     labels: Mapping[str, str] = field(default_factory=dict)
+    capture: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,3 +239,52 @@ def test_a_hundred_thousand_lines_load(tmp_path):
     rows = load(path).rows
     assert len(rows) == 10**5
     assert rows[-1] == DatasetRow("99999", "p99999", "d0")
+
+
+CAPTURED = [
+    {"id": "a", "prompt": "x", "capture": True, "keep": False},
+    {"id": "b", "prompt": "y", "capture": False, "keep": True},
+    {"id": "c", "prompt": "z", "capture": None, "keep": None},
+]
+
+
+def write_captured(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(CAPTURED), path)
+    elif name.endswith(".csv"):
+        path.write_text("id,prompt,capture,keep\na,x,True,false\nb,y,FALSE,true\nc,z,,\n")
+    else:
+        path.write_text(json_lines(CAPTURED))
+    return path
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet"])
+def test_a_column_tells_which_rows_are_captured(tmp_path, name):
+    """By default the column `capture`; a row without a value is captured."""
+    path = write_captured(tmp_path, name)
+    rows = load(path).rows
+    assert [(row.row_id, row.capture) for row in rows] == [("a", True), ("b", False), ("c", True)]
+    assert [set(row.labels) for row in rows[:2]] == [{"keep"}, {"keep"}]
+    rows = load(path, capture_field="keep").rows
+    assert [row.capture for row in rows] == [False, True, True]
+    assert [set(row.labels) for row in rows[:2]] == [{"capture"}, {"capture"}]
+
+
+def test_a_later_record_may_be_the_first_that_is_not_captured(tmp_path):
+    records = [{"prompt": "x"}, {"prompt": "y", "capture": False}]
+    path = write(tmp_path, json_lines(records))
+    assert [row.capture for row in load(path).rows] == [True, False]
+    assert [row.capture for row in load(path, capture_field="capture").rows] == [True, False]
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1.0, "wahr"])
+def test_what_is_neither_true_nor_false_is_refused(tmp_path, value):
+    error = refused(write(tmp_path, json_lines([{"prompt": "x", "capture": value}])))
+    assert f"line 1: 'capture' is {value!r}, not true or false" in str(error)
+    assert "--capture-field" in error.hint
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet"])
+def test_a_named_capture_column_must_exist(tmp_path, name):
+    assert "no column 'keeps'" in str(refused(make(tmp_path, name), capture_field="keeps"))

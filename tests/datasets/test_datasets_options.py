@@ -97,6 +97,20 @@ def test_another_domain_or_label_is_another_dataset(tmp_path):
     assert len(digests) == 4
 
 
+def test_what_is_not_captured_is_part_of_the_digest_where_there_is_such_a_row(tmp_path):
+    """Rows a, b and c; all captured gives the digest of a file without the column."""
+
+    def digest_of(*captured):
+        rows = [{"id": i, "prompt": "x"} for i in "abc"]
+        for row, value in zip(rows, captured, strict=False):
+            row["capture"] = value
+        return load_dataset(write(tmp_path, rows), DatasetOptions()).digest
+
+    assert digest_of(True, True, None) == digest_of()
+    digests = {digest_of(), digest_of(False), digest_of(True, False), digest_of(False, False)}
+    assert len(digests) == 4
+
+
 def test_demo_is_the_bundled_file(tmp_path, monkeypatch):
     path = write(tmp_path, [{"id": "d1", "domain": "code", "prompt": "x"}])
     monkeypatch.setattr(loader, "DEMO_PATH", Path(path))
@@ -114,6 +128,8 @@ def test_demo_is_the_bundled_file(tmp_path, monkeypatch):
         ("demo", {"domain_map": Path("m.toml")}, "--domain-map"),
         ("mmlu", {"prompt_field": "question"}, "--prompt-field"),
         ("mmlu", {"domain_field": "subject"}, "--domain-field"),
+        ("mmlu", {"capture_field": "subject"}, "--capture-field"),
+        ("demo", {"capture_field": "keep"}, "--capture-field"),
         ("some.csv", {"split": "test"}, "--split"),
         ("some.csv", {"data_dir": Path()}, "--data-dir"),
         ("owner/name", {"domain_map": Path("m.toml")}, "--domain-map"),

@@ -128,6 +128,7 @@ def _parquet(path: Path, options: DatasetOptions) -> Table:
     if not num_rows:
         raise DatasetError.empty(str(path))
     named = {"prompt", options.prompt_field, options.id_field, options.domain_field}
+    named.add(options.capture_field)
     # Nested columns (embeddings, conversations) are no labels and costly to convert.
     wanted = [
         field.name for field in schema if field.name in named or not pa.types.is_nested(field.type)

@@ -52,7 +52,7 @@ def hub_table(name: str, options: DatasetOptions) -> Table:
         raise DatasetError.empty(name)
     columns = tuple(found.column_names)
     named: set[str | None] = {*PROMPT_NAMES, "id", "domain"}
-    named |= {options.prompt_field, options.id_field, options.domain_field}
+    named |= {options.prompt_field, options.id_field, options.domain_field, options.capture_field}
     features = found.features
     wanted = [name for name in columns if name in named or _is_scalar(features[name])]
     return Table(name, columns, _records(found.select_columns(wanted), wanted))

@@ -18,7 +18,7 @@ DEMO_PATH = Path(__file__).parent / "prompts" / "demo.jsonl"
 
 _DEMO = "demo"
 _MMLU = "mmlu"
-_FIELD_OPTIONS = ("prompt_field", "domain_field", "id_field")
+_FIELD_OPTIONS = ("prompt_field", "domain_field", "id_field", "capture_field")
 # Kinds of files that people pass and that no hub name ends in.
 _FOREIGN_SUFFIXES = (".json", ".txt", ".tsv", ".gz", ".zip", ".zst", ".arrow", ".xlsx")
 _KINDS = f"demo, mmlu, a file ({', '.join(SUFFIXES)}), or owner/name on the Hugging Face hub"

@@ -40,6 +40,7 @@ class _Fields:
     prompt: str
     row_id: str | None
     domain: str | None
+    capture: str | None
 
 
 def rows_of(
@@ -49,7 +50,7 @@ def rows_of(
 
     Args:
         table: the records
-        options: which columns hold prompt, id and domain
+        options: which columns hold prompt, id, domain and whether a row is captured
         prompt_names: columns tried for the prompt, in this order, where none was named
 
     Raises:
@@ -57,27 +58,30 @@ def rows_of(
     """
     fields = _fields(table, options, prompt_names)
     seen: set[str] = set()
-    # Only a named domain column must exist; JSON lines may have it in a later record.
-    domain_seen = options.domain_field is None or fields.domain in table.columns
+    # Only a named column must exist; JSON lines may have it in a later record.
+    named = [name for name in (options.domain_field, options.capture_field) if name is not None]
+    unseen = {name for name in named if name not in table.columns}
     for number, (place, record) in enumerate(table.records):
         where = f"{table.source}, {place}"
         row_id = _row_id(where, number, record, fields)
         if row_id in seen:
             raise DatasetError(f"{where}: the id {row_id!r} occurs twice", "make ids unique.")
         seen.add(row_id)
-        domain_seen = domain_seen or fields.domain in record
+        unseen.difference_update(record)
         yield DatasetRow(
             row_id=row_id,
             prompt=_prompt(where, record, fields),
             domain=_domain(where, record, fields),
             labels=_labels(where, record, fields),
+            capture=_capture(where, record, fields),
         )
-    if options.domain_field is not None and not domain_seen:
-        raise DatasetError.missing_column(table.source, options.domain_field, table.columns)
+    for name in named:
+        if name in unseen:
+            raise DatasetError.missing_column(table.source, name, table.columns)
 
 
 def _fields(table: Table, options: DatasetOptions, prompt_names: Sequence[str]) -> _Fields:
-    """Choose the columns; named ones must exist, the domain of JSON lines in some record."""
+    """Choose the columns; named ones must exist, some of JSON lines in a later record only."""
     columns = table.columns
     wanted = prompt_names if options.prompt_field is None else (options.prompt_field,)
     prompt = next((name for name in wanted if name in columns), None)
@@ -88,12 +92,17 @@ def _fields(table: Table, options: DatasetOptions, prompt_names: Sequence[str]) 
         row_id = "id" if "id" in columns else None
     elif row_id not in columns:
         raise DatasetError.missing_column(table.source, row_id, columns)
-    domain = options.domain_field
-    if domain is None:
-        domain = "domain" if "domain" in columns or not table.uniform else None
-    elif domain not in columns and table.uniform:
-        raise DatasetError.missing_column(table.source, domain, columns)
-    return _Fields(prompt, row_id, domain)
+    domain = _optional(table, "domain", options.domain_field)
+    return _Fields(prompt, row_id, domain, _optional(table, "capture", options.capture_field))
+
+
+def _optional(table: Table, default: str, named: str | None) -> str | None:
+    """Column of a role that not every dataset has."""
+    if named is None:
+        return default if default in table.columns or not table.uniform else None
+    if named not in table.columns and table.uniform:
+        raise DatasetError.missing_column(table.source, named, table.columns)
+    return named
 
 
 def _prompt(where: str, record: Mapping[str, object], fields: _Fields) -> str:
@@ -135,8 +144,21 @@ def _domain(where: str, record: Mapping[str, object], fields: _Fields) -> str:
     return _encodable(where, str(fields.domain), text)
 
 
+def _capture(where: str, record: Mapping[str, object], fields: _Fields) -> bool:
+    value = None if fields.capture is None else record.get(fields.capture)
+    if value is None or value == "":
+        return True
+    text = str(value).lower()
+    if not isinstance(value, bool | str) or text not in ("true", "false"):
+        raise DatasetError(
+            f"{where}: {fields.capture!r} is {value!r}, not true or false",
+            "--capture-field names the column that tells which rows are recorded.",
+        )
+    return text == "true"
+
+
 def _labels(where: str, record: Mapping[str, object], fields: _Fields) -> dict[str, str]:
-    roles = (fields.prompt, fields.row_id, fields.domain)
+    roles = (fields.prompt, fields.row_id, fields.domain, fields.capture)
     labels = {}
     for name, value in record.items():
         if name not in roles and (text := _scalar_text(value)) is not None:
