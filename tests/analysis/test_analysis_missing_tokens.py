@@ -20,7 +20,7 @@ from tracer.report.audit_text import render_table
 from tracer.store.lake import Lake
 from tracer.store.run_writer import writing_run
 from tracer.store.shard import ShardWriter
-from tracer.store.traces import RequestTrace
+from tracer.store.shard_rows import ShardRows, TracedRequest
 
 RUN = {
     "run_id": "r",
@@ -59,24 +59,24 @@ def request(request_id, domain, prompt, generated=(), *, cached=0, status="compl
 
 def shards(lake, requests):
     """The shard files of the complete requests; a cached prefix has no rows."""
-    traces = []
-    for row in (row for row in requests if row["status"] == "complete"):
-        positions = np.arange(row["cached_prefix_tokens"], len(row["experts"]), dtype=np.int32)
-        experts = np.array(row["experts"], dtype=np.int16)[positions].reshape(1, -1, 1)
-        traces.append(
-            RequestTrace(
-                row["request_id"],
-                row["domain"],
-                row["num_prompt_tokens"],
-                (0,),
-                np.zeros(len(row["experts"]) + 1, dtype=np.int32),
-                positions,
-                experts,
-                np.full(experts.shape, 0.5, dtype=np.float32),
-            )
+    complete = [row for row in requests if row["status"] == "complete"]
+    spans = [range(row["cached_prefix_tokens"], len(row["experts"])) for row in complete]
+    chosen = [row["experts"][at] for row, span in zip(complete, spans, strict=True) for at in span]
+    experts = np.array(chosen, dtype=np.int16).reshape(-1, 1, 1)
+    traced = [
+        TracedRequest(
+            row["request_id"],
+            row["domain"],
+            row["num_prompt_tokens"],
+            np.zeros(len(row["experts"]) + 1, dtype=np.int32),
+            len(span),
         )
+        for row, span in zip(complete, spans, strict=True)
+    ]
+    positions = np.array([at for span in spans for at in span], dtype=np.int32)
+    rows = ShardRows((0,), traced, positions, experts, np.full_like(experts, 0.5, dtype=np.float32))
     writer = ShardWriter(lake.path, "r", num_experts=4, precision="f32")
-    return writer.write("000000-w0", traces) if traces else []
+    return writer.write("000000-w0", rows)
 
 
 @pytest.fixture
