@@ -1,40 +1,66 @@
 """Joining steps to requests: preemption, rejected drafts, holes, contradictions."""
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-pytest.importorskip("torch", reason="needs vLLM: make setup")
+torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
 
-from tracer.capture.collector import Collector, FinishedRequest
-from tracer.capture.steps import Step
-from tracer.errors import CaptureMismatchError
-from tracer.store.shard import ShardWriter
+from tracer.capture.collector import Collector  # noqa: E402
+from tracer.capture.drain import Drain  # noqa: E402
+from tracer.capture.finished import FinishedRequest  # noqa: E402
+from tracer.capture.row_format import Field, RowFormat  # noqa: E402
+from tracer.capture.steps import Step  # noqa: E402
+from tracer.errors import CaptureMismatchError  # noqa: E402
+from tracer.store.shard import ShardWriter  # noqa: E402
+
+FORMAT = RowFormat(
+    2,
+    (
+        Field("gate_weights", torch.float32, 2),
+        Field("expert_ids", torch.uint8, 2),
+        Field("position", torch.int32, 1, per_layer=False),
+        Field("token_id", torch.int32, 1, per_layer=False),
+    ),
+)
 
 
 @pytest.fixture
 def collector(tmp_path):
     writer = ShardWriter(tmp_path, "r", num_experts=8, precision="f32")
-    collector = Collector(writer, (0, 3), "w0")
+    collector = Collector(writer, FORMAT, (0, 3), "w0")
     collector.start()
     yield collector
     collector.stop()
 
 
-def step(*requests):
+@pytest.fixture(scope="module")
+def drain():
+    return Drain(FORMAT.row_bytes, 600, torch.device("cpu"), slots=2)
+
+
+@pytest.fixture
+def step(drain):
     """A step from (request, {position: (token, expert)}); both layers choose that expert."""
-    names = [name for name, _ in requests]
-    rows = [item for _, positions in requests for item in positions.items()]
-    experts = np.array([[[expert, 7]] for _, (_, expert) in rows], dtype=np.int16)
-    ids = np.concatenate([experts, experts], axis=1).transpose(1, 0, 2)
-    return Step(
-        names,
-        [len(positions) for _, positions in requests],
-        np.array([position for position, _ in rows], dtype=np.int32),
-        np.array([token for _, (token, _) in rows], dtype=np.int32),
-        ids,
-        np.tile(np.array([0.5, 0.25], dtype=np.float32), (2, len(rows), 1)),
-    )
+
+    def make(*requests, muted=(), ended=()):
+        rows = [item for _, positions in requests for item in positions.items()]
+        storage = torch.full((len(rows), FORMAT.row_bytes), 0xFF, dtype=torch.uint8)
+        columns = FORMAT.tensors(storage)
+        for row, (position, (token, expert)) in enumerate(rows):
+            columns["position"][row] = position
+            columns["token_id"][row] = token
+            if expert is not None:
+                columns["expert_ids"][row] = torch.tensor([expert, 7], dtype=torch.uint8)
+                columns["gate_weights"][row] = torch.tensor([0.5, 0.25])
+        return Step(
+            [name for name, _ in requests],
+            [len(positions) for _, positions in requests],
+            drain.take(storage),
+            muted,
+            ended,
+        )
+
+    return make
 
 
 def finished(name, tokens, prompt=2, cached=0):
@@ -52,7 +78,7 @@ def written(collector, tmp_path):
     }
 
 
-def test_rows_of_interleaved_requests_find_their_request(collector, tmp_path):
+def test_rows_of_interleaved_requests_find_their_request(collector, tmp_path, step):
     collector.receive(step(("a", {0: (10, 1), 1: (11, 2)}), ("b", {0: (20, 3)})))
     collector.receive(step(("b", {1: (21, 4)}), ("a", {2: (12, 5)})))
     collector.seal(0, [finished("a", [10, 11, 12, 13]), finished("b", [20, 21, 22])])
@@ -65,7 +91,7 @@ def test_rows_of_interleaved_requests_find_their_request(collector, tmp_path):
     }
 
 
-def test_the_last_write_to_a_position_wins(collector, tmp_path):
+def test_the_last_write_to_a_position_wins(collector, tmp_path, step):
     """Preempted after two tokens, computed again from the start."""
     collector.receive(step(("a", {0: (10, 1), 1: (11, 1)})))
     collector.receive(step(("a", {0: (10, 2), 1: (11, 2), 2: (12, 2)})))
@@ -73,7 +99,7 @@ def test_the_last_write_to_a_position_wins(collector, tmp_path):
     assert set(written(collector, tmp_path).values()) == {2}
 
 
-def test_rejected_draft_tokens_fall_away(collector, tmp_path):
+def test_rejected_draft_tokens_fall_away(collector, tmp_path, step):
     """Positions 2 and 3 were drafts 90, 91; 12 was accepted instead, nothing after it."""
     collector.receive(step(("a", {0: (10, 1), 1: (11, 1), 2: (90, 4), 3: (91, 4)})))
     collector.receive(step(("a", {2: (12, 5)})))
@@ -81,7 +107,7 @@ def test_rejected_draft_tokens_fall_away(collector, tmp_path):
     assert written(collector, tmp_path) == {("row-a", 0): 1, ("row-a", 1): 1, ("row-a", 2): 5}
 
 
-def test_cached_prompt_tokens_have_no_rows(collector, tmp_path):
+def test_cached_prompt_tokens_have_no_rows(collector, tmp_path, step):
     collector.receive(step(("a", {2: (12, 5)})))
     collector.seal(0, [finished("a", [10, 11, 12, 13], prompt=3, cached=2)])
     assert written(collector, tmp_path) == {("row-a", 2): 5}
@@ -92,11 +118,11 @@ def test_cached_prompt_tokens_have_no_rows(collector, tmp_path):
     [
         ({0: (10, 1)}, "1 of 2 tokens were not seen, the first at position 1"),
         ({0: (10, 1), 1: (99, 1)}, "token 99 was seen at position 1, the engine returned 11"),
-        ({0: (10, 1), 1: (11, -1)}, "layer 0 did not report its choice at position 1"),
+        ({0: (10, 1), 1: (11, None)}, "layer 0 did not report its choice at position 1"),
         ({}, "2 of 2 tokens were not seen"),
     ],
 )
-def test_what_contradicts_the_engine_is_not_written(collector, tmp_path, rows, words):
+def test_what_contradicts_the_engine_is_not_written(collector, tmp_path, rows, words, step):
     if rows:
         collector.receive(step(("a", rows)))
     collector.seal(0, [finished("a", [10, 11, 12])])
@@ -106,9 +132,9 @@ def test_what_contradicts_the_engine_is_not_written(collector, tmp_path, rows, w
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_an_error_is_told_to_the_driver_and_never_to_the_forward_pass(collector):
+def test_an_error_is_told_to_the_driver_and_never_to_the_forward_pass(collector, step):
     collector.seal(0, [finished("a", [10, 11, 12])])
-    collector._queue.join()
+    collector._arrived.join()
     collector.receive(step(("a", {0: (10, 1)})))
     with pytest.raises(CaptureMismatchError):
         collector.seal(1, [])
@@ -120,10 +146,42 @@ def test_a_batch_of_skipped_rows_alone_writes_no_file(collector, tmp_path):
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_a_request_does_not_keep_the_rows_of_its_neighbours_in_memory(collector):
-    """One row of 2 layers x 2 choices: 8 bytes of ids, not those of the whole step."""
-    collector.receive(step(("a", {0: (10, 1)}), ("b", {n: (n, 3) for n in range(500)})))
-    collector._queue.join()
-    (rows,) = collector._open["a"]
-    assert rows.expert_ids.base is None
-    assert rows.expert_ids.nbytes == 8
+def test_requests_that_are_switched_off_leave_no_rows(collector, tmp_path, step):
+    """b is not to be recorded, in the same steps as a."""
+    collector.receive(step(("b", {0: (20, 3)}), ("a", {0: (10, 1)}), muted=["b"]))
+    collector.receive(step(("a", {1: (11, 2)}), ("b", {1: (21, 4)})))
+    collector.seal(0, [finished("a", [10, 11, 12])])
+    assert written(collector, tmp_path) == {("row-a", 0): 1, ("row-a", 1): 2}
+    assert collector._log.num_rows == 0
+
+
+def test_discarded_requests_leave_no_rows(collector, tmp_path, step):
+    collector.receive(step(("a", {0: (10, 1)}), ("b", {0: (20, 3)})))
+    collector.discard(["b"])
+    collector.receive(step(("a", {1: (11, 2)}), ("b", {1: (21, 3)})))
+    collector.seal(0, [finished("a", [10, 11, 12])])
+    assert written(collector, tmp_path) == {("row-a", 0): 1, ("row-a", 1): 2}
+    assert collector._log.num_rows == 0
+
+
+def test_rows_after_a_request_was_taken_are_dropped(collector, tmp_path, step):
+    """An engine core that runs ahead forwards one token more than the front end wants."""
+    collector.receive(step(("a", {0: (10, 1), 1: (11, 2)})))
+    collector.seal(0, [finished("a", [10, 11, 12])])
+    collector.receive(step(("a", {2: (12, 5)}), ("b", {0: (20, 3)})))
+    collector.receive(step(("b", {1: (21, 3)}), ended=["a"]))
+    assert written(collector, tmp_path) == {("row-a", 0): 1, ("row-a", 1): 2}
+    collector.seal(1, [finished("b", [20, 21, 22])])
+    assert written(collector, tmp_path) == {("row-b", 0): 3, ("row-b", 1): 3}
+    assert collector._log.num_rows == 0
+
+
+def test_a_later_stage_writes_no_tokens(tmp_path, step):
+    writer = ShardWriter(tmp_path, "r", num_experts=8, precision="f32")
+    collector = Collector(writer, FORMAT, (2, 3), "w1", tokens=False)
+    collector.start()
+    collector.receive(step(("a", {0: (10, 1), 1: (11, 2)})))
+    collector.seal(0, [finished("a", [10, 11, 12])])
+    ((_, files),) = collector.take_written(wait=True).items()
+    collector.stop()
+    assert {file.table for file in files} == {"routing", "usage", "usage_by_domain"}

@@ -7,35 +7,119 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
 
 from tracer.capture.buffer import RoutingBuffer, record  # noqa: E402
+from tracer.capture.drain import Drain  # noqa: E402
+from tracer.capture.row_format import Field, RowFormat  # noqa: E402
 from tracer.capture.steps import watch_steps  # noqa: E402
 
+FORMAT = RowFormat(
+    1,
+    (
+        Field("gate_weights", torch.float32, 1),
+        Field("expert_ids", torch.uint8, 1),
+        Field("position", torch.int32, 1, per_layer=False),
+        Field("token_id", torch.int32, 1, per_layer=False),
+    ),
+)
 
-def test_steps_are_labelled_until_watching_stops():
-    """Request b has two rows, a one; after the stop a step costs nothing and tells nobody."""
-    buffer = RoutingBuffer.allocate(1, max_tokens=4, top_k=1, device=torch.device("cpu"))
 
+@pytest.fixture
+def buffer():
+    return RoutingBuffer.allocate(FORMAT, 4, torch.device("cpu"))
+
+
+@pytest.fixture
+def runner(buffer):
     def execute_model(scheduler_output):
         ids = torch.tensor([[5], [6], [7]])
-        record(buffer.expert_ids[0], buffer.gate_weights[0], ids, ids.float())
+        if scheduler_output.total_num_scheduled_tokens:
+            place = FORMAT.place
+            record(
+                buffer.storage, ids, ids.float(), *place("expert_ids", 0),
+                *place("gate_weights", 0), 0,
+            )  # fmt: skip
         return "output"
 
-    runner = SimpleNamespace(
+    return SimpleNamespace(
         execute_model=execute_model,
         input_batch=SimpleNamespace(req_ids=["b", "a", None], num_reqs=2),
         positions=torch.tensor([3, 4, 0, 0]),
         input_ids=SimpleNamespace(gpu=torch.tensor([30, 31, 20, 0])),
     )
-    scheduled = SimpleNamespace(total_num_scheduled_tokens=3, num_scheduled_tokens={"a": 1, "b": 2})
+
+
+def scheduled(*, tokens=3, new=(), finished=()):
+    return SimpleNamespace(
+        total_num_scheduled_tokens=tokens,
+        num_scheduled_tokens={"a": 1, "b": 2},
+        scheduled_new_reqs=new,
+        finished_req_ids=set(finished),
+    )
+
+
+def new_request(name, extra_args):
+    return SimpleNamespace(req_id=name, sampling_params=SimpleNamespace(extra_args=extra_args))
+
+
+def watch(runner, buffer):
     seen = []
-    stop = watch_steps(runner, buffer, seen.append)
-    assert runner.execute_model(scheduled) == "output"
+    drain = Drain(FORMAT.row_bytes, 4, torch.device("cpu"))
+    return seen, watch_steps(runner, buffer, drain, seen.append)
+
+
+def test_steps_are_labelled_until_watching_stops(runner, buffer):
+    """Request b has two rows, a one; after the stop a step costs nothing and tells nobody."""
+    execute_model = runner.execute_model
+    seen, stop = watch(runner, buffer)
+    assert runner.execute_model(scheduled()) == "output"
     (step,) = seen
     assert (step.request_ids, step.row_counts) == (["b", "a"], [2, 1])
-    assert (step.positions.tolist(), step.token_ids.tolist()) == ([3, 4, 0], [30, 31, 20])
-    assert step.expert_ids.tolist() == [[[5], [6], [7]]]
+    rows = step.slot.rows()
+    assert FORMAT.array(rows, "position")[:, 0].tolist() == [3, 4, 0]
+    assert FORMAT.array(rows, "token_id")[:, 0].tolist() == [30, 31, 20]
+    assert FORMAT.array(rows, "expert_ids")[:, 0].tolist() == [[5], [6], [7]]
 
     stop()
 
     assert runner.execute_model is execute_model
-    assert runner.execute_model(scheduled) == "output"
+    assert runner.execute_model(scheduled()) == "output"
     assert len(seen) == 1
+
+
+def test_a_step_does_not_change_when_the_next_one_runs(runner, buffer):
+    seen, _ = watch(runner, buffer)
+    runner.execute_model(scheduled())
+    runner.positions += 1
+    runner.execute_model(scheduled())
+    first, second = (FORMAT.array(s.slot.rows(), "position")[:, 0].tolist() for s in seen)
+    assert (first, second) == ([3, 4, 0], [4, 5, 1])
+
+
+def test_requests_switched_off_are_named_when_they_enter(runner, buffer):
+    seen, _ = watch(runner, buffer)
+    new = [
+        new_request("a", None),
+        new_request("b", {"moe_tracer": {"capture": False}}),
+        new_request("c", {"moe_tracer": {"capture": True}, "other": 1}),
+        new_request("d", {"other": {"capture": False}}),
+        SimpleNamespace(req_id="pooled", sampling_params=None),
+    ]
+    runner.execute_model(scheduled(new=new))
+    runner.execute_model(scheduled())
+    assert [step.muted for step in seen] == [("b",), ()]
+
+
+def test_ends_reported_with_an_idle_step_come_with_the_next_one(runner, buffer):
+    seen, _ = watch(runner, buffer)
+    runner.execute_model(scheduled(tokens=0, finished=["x"]))
+    assert not seen
+    runner.execute_model(scheduled(finished=["y"]))
+    assert [set(step.ended) for step in seen] == [{"x", "y"}]
+
+
+def test_a_warm_up_step_is_not_recorded(runner, buffer):
+    calls = []
+    runner.execute_model = lambda *_, **options: calls.append(options)
+    seen, _ = watch(runner, buffer)
+    runner.execute_model(scheduled(), dummy_run=True)
+    assert calls == [{"dummy_run": True}]
+    assert not seen

@@ -7,18 +7,43 @@ indices_type, *, input_ids)``, has the same signature in all of them. It returns
 replicas.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from tracer.capture.buffer import RoutingBuffer, record
+from tracer.capture.buffer import RoutingBuffer, record, record_values
+from tracer.capture.extras.extra import Extra, extras_of
+from tracer.capture.layout import RowLayout
+from tracer.capture.record_options import RecordOptions
 from tracer.capture.router_facts import AttachedModel, describe_routers
+from tracer.capture.row_format import Field, RowFormat, id_dtype
 from tracer.errors import UnsupportedModelError
 
-__all__ = ["attach", "detach"]
+__all__ = ["Attached", "attach", "join_peers", "moe_runners"]
 
 
-def _runners(model: torch.nn.Module) -> dict[int, Any]:
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A model whose routers write to ``buffer``.
+
+    facts: what all layers share; runners: decoder layer to vLLM ``MoERunner``, ascending
+    """
+
+    facts: AttachedModel
+    buffer: RoutingBuffer
+    runners: dict[int, Any]
+
+    def detach(self) -> None:
+        """Undo ``attach``: the routers' own methods show through again."""
+        for runner in self.runners.values():
+            vars(runner.router).pop("_compute_routing", None)
+            if getattr(runner.router, "capture_fn", None) is _see_nothing:
+                runner.router.capture_fn = None
+
+
+def moe_runners(model: torch.nn.Module) -> dict[int, Any]:
     """MoE runners of the model by decoder layer, ascending."""
     from vllm.model_executor.layers.fused_moe.layer import MoERunner
 
@@ -52,22 +77,26 @@ def _refuse_uncapturable(layer_id: int, runner: Any) -> None:
 
 
 def attach(
-    model: torch.nn.Module, max_tokens: int, device: torch.device
-) -> tuple[AttachedModel, RoutingBuffer]:
+    model: torch.nn.Module,
+    config: Any,
+    max_rows: int,
+    device: torch.device,
+    options: RecordOptions,
+) -> Attached:
     """Shadow ``_compute_routing`` on every router of the model.
 
     Args:
         model: the loaded model of this worker.
-        max_tokens: most rows of one forward pass, padding included.
+        config: ``vllm.config.VllmConfig``.
+        max_rows: most rows of one forward pass, padding included.
         device: where the routers run.
-
-    Returns:
-        The common shape of all layers and the buffer their choices are written to.
+        options: what to record.
 
     Raises:
         UnsupportedModelError: no router, a fused-router kernel, or layers that differ.
+        InputError: an extra that does not fit the model.
     """
-    runners = _runners(model)
+    runners = moe_runners(model)
     if not runners:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no MoE router (it is a dense model, or one whose MoE"
@@ -76,15 +105,52 @@ def attach(
         )
     for layer_id, runner in runners.items():
         _refuse_uncapturable(layer_id, runner)
-    shape = describe_routers(runners)
-    buffer = RoutingBuffer.allocate(len(runners), max_tokens, shape.top_k, device)
+    facts = describe_routers(runners)
+    extras = extras_of(options, facts)
+    row_format = _row_format(facts, options, extras)
+    buffer = RoutingBuffer.allocate(row_format, max_rows, device)
     for index, runner in enumerate(runners.values()):
-        _shadow(runner.router, buffer.expert_ids[index], buffer.gate_weights[index])
-    return shape, buffer
+        layout = RowLayout.of(config, runner)
+        _shadow(runner.router, buffer, index, extras, layout)
+    return Attached(facts, buffer, runners)
 
 
-def _shadow(router: Any, expert_ids: torch.Tensor, gate_weights: torch.Tensor) -> None:
+def _row_format(facts: AttachedModel, options: RecordOptions, extras: Sequence[Extra]) -> RowFormat:
+    weight = torch.bfloat16 if options.weight_precision == "bf16" else torch.float32
+    return RowFormat(
+        len(facts.layer_ids),
+        (
+            Field("gate_weights", weight, facts.top_k),
+            Field("expert_ids", id_dtype(facts.num_experts), facts.top_k),
+            *(field for extra in extras for field in extra.fields),
+            Field("position", torch.int32, 1, per_layer=False),
+            Field("token_id", torch.int32, 1, per_layer=False),
+        ),
+    )
+
+
+def join_peers(model: torch.nn.Module, config: Any) -> None:
+    """On a rank that does not record: take part in what a recording peer has to gather.
+
+    Args:
+        model: the loaded model of this worker.
+        config: ``vllm.config.VllmConfig``.
+    """
+    for runner in moe_runners(model).values():
+        layout = RowLayout.of(config, runner)
+        if layout.needs_peers:
+            _shadow(runner.router, None, 0, (), layout)
+
+
+def _shadow(
+    router: Any,
+    buffer: RoutingBuffer | None,
+    layer: int,
+    extras: Sequence[Extra],
+    layout: RowLayout,
+) -> None:
     compute_routing = router._compute_routing  # noqa: SLF001
+    write = None if buffer is None else _writer(buffer, layer, extras)
 
     def compute_and_record(
         hidden_states: torch.Tensor,
@@ -96,13 +162,40 @@ def _shadow(router: Any, expert_ids: torch.Tensor, gate_weights: torch.Tensor) -
         topk_weights, topk_ids = compute_routing(
             hidden_states, router_logits, indices_type, input_ids=input_ids
         )
-        record(expert_ids, gate_weights, topk_ids, topk_weights)
+        values: Sequence[torch.Tensor] = [topk_ids, topk_weights] + [
+            value for extra in extras for value in extra.values(router, router_logits)
+        ]
+        first_row = 0
+        if not layout.plain:
+            values, first_row = layout.restore(*values)
+        if write is not None:
+            write(values, first_row)
         return topk_weights, topk_ids
 
     router._compute_routing = compute_and_record  # noqa: SLF001
+    # Fused fronts of some models bypass the router's Python unless somebody listens to it
+    # (vLLM 0.33, DeepSeek-V4.1 decode).
+    if getattr(router, "capture_fn", _see_nothing) is None:
+        router.capture_fn = _see_nothing
 
 
-def detach(model: torch.nn.Module) -> None:
-    """Undo ``attach``: the routers' own methods show through again."""
-    for runner in _runners(model).values():
-        vars(runner.router).pop("_compute_routing", None)
+def _writer(
+    buffer: RoutingBuffer, layer: int, extras: Sequence[Extra]
+) -> Callable[[Sequence[torch.Tensor], int], None]:
+    """Writes ids, weights and the extras' values of one layer from a row of the buffer on."""
+    storage, place = buffer.storage, buffer.row_format.place
+    ids_at, id_bytes = place("expert_ids", layer)
+    weights_at, weight_bytes = place("gate_weights", layer)
+    columns = [(place(f.name, layer)[0], f.dtype) for extra in extras for f in extra.fields]
+
+    def write(values: Sequence[torch.Tensor], first_row: int) -> None:
+        ids, weights, *others = values
+        record(storage, ids, weights, ids_at, id_bytes, weights_at, weight_bytes, first_row)
+        for (at, dtype), value in zip(columns, others, strict=True):
+            record_values(storage, value, at, dtype, first_row)
+
+    return write
+
+
+def _see_nothing(topk_ids: torch.Tensor) -> None:
+    """A listener that makes vLLM call the router, where it could do without."""

@@ -1,87 +1,118 @@
-"""Preallocated device tensors that routers write their choices to.
+"""Preallocated device memory that routers write their choices to.
 
 Routers run inside CUDA graphs and compiled code, where Python does not run again after
-recording. So the hook is one operator with declared mutation that copies into tensors at
-fixed addresses; everything else happens once per step, outside.
+recording. So the hook is one operator with declared mutation that copies into memory at a fixed
+address; everything else happens once per step, outside. There is one block of memory and its
+operators take plain offsets into it: compilers see one mutated input, not overlapping views.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["MISSING", "RoutingBuffer", "record"]
+from tracer.capture.pack import pack
+from tracer.capture.row_format import RowFormat
 
-# No expert has this id: a row that still holds it after a step was not routed where we look.
-MISSING = -1
+__all__ = ["RoutingBuffer", "record", "record_values"]
+
+# All-ones bytes are no expert (uint8 255, int16 -1) and no position: a record that still holds
+# them after a step was not written where we look.
+_CLEARED = 0xFF
+_ID_DTYPES = {1: torch.uint8, 2: torch.int16}
+_WEIGHT_DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
 _library = torch.library.Library("moe_tracer", "DEF")
 _library.define(
-    "record(Tensor(a!) expert_ids, Tensor(b!) gate_weights, Tensor topk_ids, Tensor topk_weights)"
+    "record(Tensor(a!) storage, Tensor topk_ids, Tensor topk_weights, int ids_at, int id_bytes,"
+    " int weights_at, int weight_bytes, int first_row) -> ()"
+)
+_library.define(
+    "record_values(Tensor(a!) storage, Tensor values, int at, ScalarType dtype, int first_row)"
     " -> ()"
 )
 
 
-def _record(
-    expert_ids: torch.Tensor,
-    gate_weights: torch.Tensor,
+def _column(  # noqa: PLR0917
+    storage: torch.Tensor, first_row: int, rows: int, at: int, width: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Typed view [rows, width] of some bytes of each record."""
+    part = storage.narrow(0, first_row, rows).narrow(1, at, width * dtype.itemsize)
+    return part.view(dtype)
+
+
+def _record(  # noqa: PLR0917 - an operator's arguments are flat
+    storage: torch.Tensor,
     topk_ids: torch.Tensor,
     topk_weights: torch.Tensor,
+    ids_at: int,
+    id_bytes: int,
+    weights_at: int,
+    weight_bytes: int,
+    first_row: int,
 ) -> None:
     rows, top_k = topk_ids.shape
-    expert_ids[:rows, :top_k].copy_(topk_ids)
-    gate_weights[:rows, :top_k].copy_(topk_weights)
+    pack(
+        _column(storage, first_row, rows, ids_at, top_k, _ID_DTYPES[id_bytes]),
+        _column(storage, first_row, rows, weights_at, top_k, _WEIGHT_DTYPES[weight_bytes]),
+        topk_ids,
+        topk_weights,
+    )
 
 
-def _record_nothing(
-    expert_ids: torch.Tensor,
-    gate_weights: torch.Tensor,
-    topk_ids: torch.Tensor,
-    topk_weights: torch.Tensor,
+def _record_values(
+    storage: torch.Tensor, values: torch.Tensor, at: int, dtype: torch.dtype, first_row: int
 ) -> None:
-    """What compilers trace instead: the operator returns nothing."""
+    rows, width = values.shape
+    _column(storage, first_row, rows, at, width, dtype).copy_(values)
+
+
+def _nothing(*_: object) -> None:
+    """What compilers trace instead: the operators return nothing."""
 
 
 _library.impl("record", _record, "CompositeExplicitAutograd")
-_library.impl("record", _record_nothing, "Meta")
+_library.impl("record", _nothing, "Meta")
+_library.impl("record_values", _record_values, "CompositeExplicitAutograd")
+_library.impl("record_values", _nothing, "Meta")
 
 record = torch.ops.moe_tracer.record
-"""Copy one router's output into one layer of a ``RoutingBuffer``.
+"""Write one router's output into the records of a step.
 
-Args: expert_ids int16 [max_tokens, top_k], gate_weights float32 [max_tokens, top_k] (both
-written), topk_ids any integer [rows, top_k], topk_weights any float [rows, top_k].
+Args: storage uint8 [max_rows, row_bytes] (written), topk_ids any integer [rows, top_k],
+topk_weights any float [rows, top_k], then the byte in the record and the bytes per value of
+each, and the row the first token has.
 """
+
+record_values = torch.ops.moe_tracer.record_values
+"""Write further values [rows, width] of one layer, cast to ``dtype``, at byte ``at``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingBuffer:
-    """Choices of one forward pass.
+    """Records of one forward pass.
 
-    expert_ids: int16 [layers, max_tokens, top_k], MISSING where nothing was written
-    gate_weights: float32 [layers, max_tokens, top_k]
+    storage: uint8 [max_rows, row_format.row_bytes], at one address for the engine's life
     """
 
-    expert_ids: torch.Tensor
-    gate_weights: torch.Tensor
+    row_format: RowFormat
+    storage: torch.Tensor
 
     @classmethod
     def allocate(
-        cls, num_layers: int, max_tokens: int, top_k: int, device: torch.device
+        cls, row_format: RowFormat, max_rows: int, device: torch.device
     ) -> "RoutingBuffer":
-        """Buffers for one worker: 6 bytes per (layer, token, choice)."""
-        shape = (num_layers, max_tokens, top_k)
-        return cls(
-            torch.full(shape, MISSING, dtype=torch.int16, device=device),
-            torch.zeros(shape, dtype=torch.float32, device=device),
-        )
+        """Memory for one worker: ``max_rows * row_format.row_bytes`` bytes."""
+        shape = (max_rows, row_format.row_bytes)
+        return cls(row_format, torch.full(shape, _CLEARED, dtype=torch.uint8, device=device))
 
-    def clear(self, num_tokens: int) -> None:
+    def clear(self, num_rows: int) -> None:
         """Forget the rows the next pass will write, so that one it skips is noticed."""
-        self.expert_ids[:, :num_tokens].fill_(MISSING)
+        self.storage[:num_rows].fill_(_CLEARED)
 
-    def snapshot(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of the first ``num_tokens`` rows on the host: int16 and float32 [layers, n, k]."""
-        # .cpu() alone would alias the live buffer where the device is the CPU.
-        ids, weights = self.expert_ids[:, :num_tokens], self.gate_weights[:, :num_tokens]
-        if ids.device.type == "cpu":
-            return ids.clone(), weights.clone()
-        return ids.cpu(), weights.cpu()
+    def label(self, first_row: int, positions: torch.Tensor, token_ids: torch.Tensor) -> None:
+        """Write each row's position and token id, any integer [n], on the device."""
+        for name, values in (("position", positions), ("token_id", token_ids)):
+            at = self.row_format.offsets[name]
+            _column(self.storage, first_row, len(values), at, 1, torch.int32).copy_(
+                values.unsqueeze(1)
+            )

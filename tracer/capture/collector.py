@@ -1,54 +1,28 @@
-"""Gathers the rows of each request and, once it is finished, writes them: one thread a worker.
+"""Gathers the rows of each request and, once it is finished, writes them: two threads a worker.
 
-The engine hands over steps and moves on; joining, checking and writing happen here. The queue
-is bounded: when writing falls behind, the engine waits rather than the memory growing.
+The engine hands over steps and moves on. The first thread empties the slots that steps arrive in
+and picks the rows of finished requests; the second writes shards, so that a slow disk holds up
+nobody until a whole shard waits behind the one being written. Then the slots stay full and the
+engine waits: memory does not grow.
 """
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tracer.capture.buffer import MISSING
+from tracer.capture.finished import FinishedRequest, assemble
+from tracer.capture.request_numbers import RequestNumbers
+from tracer.capture.row_format import RowFormat
+from tracer.capture.row_log import NOBODY, RowLog
 from tracer.capture.steps import Step
-from tracer.errors import CaptureMismatchError
 from tracer.store.shard import ShardFile, ShardWriter
-from tracer.store.traces import RequestTrace
+from tracer.store.shard_rows import ShardRows
 
-__all__ = ["Collector", "FinishedRequest", "describe_error"]
-
-_QUEUED_STEPS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
-    """What the engine says of a request it finished; the rows must agree with it.
-
-    engine_id: the id the worker knows it by
-    token_ids: prompt and generated tokens, the last sampled one included
-    cached_prefix_tokens: prompt tokens that were not run, so have no rows
-    """
-
-    engine_id: str
-    request_id: str
-    domain: str
-    num_prompt_tokens: int
-    token_ids: Sequence[int]
-    cached_prefix_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """One request's share of one step."""
-
-    positions: npt.NDArray[np.int32]
-    token_ids: npt.NDArray[np.int32]
-    expert_ids: npt.NDArray[np.int16]
-    gate_weights: npt.NDArray[np.float32]
+__all__ = ["Collector", "describe_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,54 +31,85 @@ class _Seal:
     finished: Sequence[FinishedRequest]
 
 
+@dataclass(frozen=True, slots=True)
+class _Discard:
+    engine_ids: Sequence[str]
+
+
 @dataclass(slots=True)
 class Collector:
     """Rows by request until sealed, then shards.
 
     layer_ids: the worker's MoE layers, ascending; worker: its part of the shard names
+    tokens: whether this worker writes the `tokens` table (the first pipeline stage does)
+    once: files to commit with the first batch
     """
 
     writer: ShardWriter
+    row_format: RowFormat
     layer_ids: Sequence[int]
     worker: str
-    _open: dict[str, list[_Rows]] = field(default_factory=dict)
-    _queue: "queue.Queue[Step | _Seal | None]" = field(
-        default_factory=lambda: queue.Queue(_QUEUED_STEPS)
-    )
+    tokens: bool = True
+    once: list[ShardFile] = field(default_factory=list)
+    _numbers: RequestNumbers = field(default_factory=RequestNumbers)
+    _log: RowLog = field(init=False)
+    # Slots bound the steps in here; seals and discards are few and small.
+    _arrived: "queue.Queue[Any]" = field(default_factory=queue.Queue)
+    _to_write: "queue.Queue[Any]" = field(default_factory=lambda: queue.Queue(1))
     _written: "queue.Queue[tuple[int, list[ShardFile]]]" = field(default_factory=queue.Queue)
     _error: BaseException | None = None
-    _thread: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._log = RowLog(self.row_format)
 
     def start(self) -> None:
-        """Start the writer thread."""
-        self._thread = threading.Thread(target=self._run, name="tracer-writer", daemon=True)
-        self._thread.start()
+        """Start the threads."""
+        for name, source, handle in (
+            ("tracer-rows", self._arrived, self._handle),
+            ("tracer-shards", self._to_write, self._write),
+        ):
+            thread = threading.Thread(
+                target=self._run, args=(source, handle), name=name, daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes held for requests that are not sealed."""
+        return self._log.host_bytes
 
     def receive(self, step: Step) -> None:
-        """Queue one step; waits while the queue is full.
+        """Queue one step. Never waits and never raises: slots are what an engine waits for.
 
-        Never raises: it is called inside the engine's forward pass, and an error there would
-        reach the driver as a dead engine. ``seal`` and ``take_written`` report it.
+        It is called inside the engine's forward pass, and an error there would reach the driver
+        as a dead engine; ``seal`` and ``take_written`` report it.
         """
-        if self._error is None:
-            self._queue.put(step)
+        self._arrived.put(step)
 
     def seal(self, batch: int, finished: Sequence[FinishedRequest]) -> None:
         """Write the finished requests as the shard of ``batch``."""
         self._raise()
-        self._queue.put(_Seal(batch, finished))
+        self._arrived.put(_Seal(batch, finished))
+
+    def discard(self, engine_ids: Sequence[str]) -> None:
+        """Forget the rows of requests that will not be finished."""
+        self._raise()
+        self._arrived.put(_Discard(engine_ids))
 
     def take_written(self, *, wait: bool) -> dict[int, list[ShardFile]]:
         """Shards written since the last call, by batch.
 
         Args:
-            wait: first let the thread write everything that was sealed.
+            wait: first let the threads write everything that was sealed.
 
         Raises:
-            BaseException: what stopped the writer thread.
+            BaseException: what stopped a thread.
         """
         if wait:
-            self._queue.join()
+            self._arrived.join()
+            self._to_write.join()
         self._raise()
         written: dict[int, list[ShardFile]] = {}
         while not self._written.empty():
@@ -113,116 +118,65 @@ class Collector:
         return written
 
     def stop(self) -> None:
-        """End the thread; rows that were not sealed are forgotten."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        """End the threads; rows that were not sealed are forgotten."""
+        for thread, source in zip(self._threads, (self._arrived, self._to_write), strict=True):
+            source.put(None)
+            thread.join()
+        self._threads.clear()
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+    def _run(self, source: "queue.Queue[Any]", handle: Callable[[Any], None]) -> None:
+        while (item := source.get()) is not None:
             try:
-                # After an error items are only drained, so that nobody waits on a full queue.
+                # After an error items are only drained, so that nobody waits for a slot.
                 if self._error is None:
-                    self._handle(item)
+                    handle(item)
             except BaseException as error:  # noqa: BLE001 - kept and re-raised by _raise
                 self._error = error
             finally:
-                self._queue.task_done()
-        self._queue.task_done()
+                if isinstance(item, Step):
+                    item.slot.release()
+                source.task_done()
+        source.task_done()
 
-    def _handle(self, item: Step | _Seal) -> None:
+    def _handle(self, item: Step | _Seal | _Discard) -> None:
         if isinstance(item, Step):
             self._append(item)
-            return
-        traces = [self._finish(request) for request in item.finished]
-        name = f"{item.batch:06d}-{self.worker}"
-        files = self.writer.write(name, traces) if traces else []
-        self._written.put((item.batch, files))
+        elif isinstance(item, _Discard):
+            nothing = [0] * len(item.engine_ids)
+            self._log.take(self._numbers.close(item.engine_ids), nothing, nothing)
+        else:
+            self._to_write.put((item.batch, self._take(item.finished)))
 
     def _append(self, step: Step) -> None:
-        # A slice keeps its whole step in memory, so a request that shares one takes a copy.
-        own = len(step.request_ids) == 1
-        start = 0
-        for request_id, count in zip(step.request_ids, step.row_counts, strict=True):
-            part = slice(start, start + count)
-            start += count
-            self._open.setdefault(request_id, []).append(
-                _Rows(
-                    step.positions[part],
-                    step.token_ids[part],
-                    step.expert_ids[:, part] if own else step.expert_ids[:, part].copy(),
-                    step.gate_weights[:, part] if own else step.gate_weights[:, part].copy(),
-                )
-            )
+        self._numbers.mute(step.muted)
+        owners = np.repeat(self._numbers.of(step.request_ids), step.row_counts)
+        rows = step.slot.rows()
+        if owners.size and owners.min() == NOBODY:
+            wanted = owners != NOBODY
+            rows, owners = rows[wanted], owners[wanted]
+        self._log.append(rows, owners)
+        self._numbers.end(step.ended)
 
-    def _finish(self, request: FinishedRequest) -> RequestTrace:
-        """Join the request's rows; the last write to a position wins.
-
-        That settles preemption (rows are computed again) and rejected draft tokens; rows
-        beyond what was accepted fall away. Every other position must be there.
-        """
-        rows = self._open.pop(request.engine_id, [])
-        token_ids = np.asarray(request.token_ids, dtype=np.int32)
-        # The last sampled token is never run, so it is never routed.
-        forwarded = len(token_ids) - 1
-        shape = (len(self.layer_ids), forwarded, rows[0].expert_ids.shape[-1] if rows else 0)
-        expert_ids = np.full(shape, MISSING, dtype=np.int16)
-        gate_weights = np.zeros(shape, dtype=np.float32)
-        seen = np.full(forwarded, MISSING, dtype=np.int32)
-        for part in rows:
-            kept = part.positions < forwarded
-            at = part.positions[kept]
-            expert_ids[:, at] = part.expert_ids[:, kept]
-            gate_weights[:, at] = part.gate_weights[:, kept]
-            seen[at] = part.token_ids[kept]
-        first = request.cached_prefix_tokens
-        self._check(request, token_ids, seen, expert_ids, first)
-        return RequestTrace(
-            request.request_id,
-            request.domain,
-            request.num_prompt_tokens,
-            self.layer_ids,
-            token_ids,
-            np.arange(first, forwarded, dtype=np.int32),
-            expert_ids[:, first:],
-            gate_weights[:, first:],
+    def _take(self, finished: Sequence[FinishedRequest]) -> ShardRows | None:
+        if not finished:
+            return None
+        taken = self._log.take(
+            self._numbers.close([request.engine_id for request in finished]),
+            [request.cached_prefix_tokens for request in finished],
+            [request.num_forwarded for request in finished],
         )
+        return assemble(finished, taken, self.row_format, self.layer_ids)
 
-    def _check(
-        self,
-        request: FinishedRequest,
-        token_ids: npt.NDArray[np.int32],
-        seen: npt.NDArray[np.int32],
-        expert_ids: npt.NDArray[np.int16],
-        first: int,
-    ) -> None:
-        missing = np.flatnonzero(seen[first:] == MISSING)
-        if len(missing):
-            raise CaptureMismatchError(
-                request.request_id,
-                f"{len(missing)} of {len(seen) - first} tokens were not seen, the first at"
-                f" position {first + int(missing[0])}",
-            )
-        wrong = np.flatnonzero(seen[first:] != token_ids[first : len(seen)])
-        if len(wrong):
-            at = first + int(wrong[0])
-            raise CaptureMismatchError(
-                request.request_id,
-                f"token {int(seen[at])} was seen at position {at}, the engine returned"
-                f" {int(token_ids[at])}",
-            )
-        unrouted = np.argwhere((expert_ids[:, first:] == MISSING).any(axis=-1))
-        if len(unrouted):
-            layer, at = unrouted[0].tolist()
-            raise CaptureMismatchError(
-                request.request_id,
-                f"layer {self.layer_ids[layer]} did not report its choice at position {first + at}",
-            )
+    def _write(self, item: tuple[int, ShardRows | None]) -> None:
+        batch, rows = item
+        name = f"{batch:06d}-{self.worker}"
+        files = [] if rows is None else self.writer.write(name, rows, tokens=self.tokens)
+        self._written.put((batch, [*self.once, *files]))
+        self.once.clear()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

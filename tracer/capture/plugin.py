@@ -35,9 +35,11 @@ def register() -> None:
 
     def init(worker: Any, *args: Any, **kwargs: Any) -> None:
         original_init(worker, *args, **kwargs)
-        if (worker.vllm_config.additional_config or {}).get(CONFIG_KEY):
+        options = (worker.vllm_config.additional_config or {}).get(CONFIG_KEY)
+        if options is not None:
+            from tracer.capture.record_options import RecordOptions
             from tracer.capture.worker import install
 
-            install(worker)
+            install(worker, RecordOptions.from_dict(options))
 
     WorkerBase.__init__ = init

@@ -5,22 +5,22 @@ block: cleared by one fill, snapshot by one copy, moved to the host by one trans
 byte where the experts are few, weights two where they are stored with bfloat16 precision.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Field", "RowFormat", "id_dtype", "to_float32"]
+__all__ = ["Field", "RowFormat", "id_dtype"]
 
-_NUMPY = {
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.uint8: np.dtype(np.uint8),
     torch.int16: np.dtype(np.int16),
     torch.int32: np.dtype(np.int32),
     torch.float16: np.dtype(np.float16),
-    torch.bfloat16: np.dtype(np.uint16),  # numpy has none; see to_float32
+    torch.bfloat16: np.dtype(np.uint16),  # the upper half of a float32; numpy has none
     torch.float32: np.dtype(np.float32),
 }
 _ALIGNMENT = 4
@@ -29,13 +29,6 @@ _ALIGNMENT = 4
 def id_dtype(num_experts: int) -> torch.dtype:
     """Smallest dtype for expert ids whose all-ones pattern is no expert: uint8 or int16."""
     return torch.uint8 if num_experts <= 255 else torch.int16  # noqa: PLR2004
-
-
-def to_float32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Weights as recorded (float32, float16, or bfloat16 as uint16) as float32; any shape."""
-    if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +69,12 @@ class RowFormat:
 
     def _field_bytes(self, field: Field) -> int:
         layers = self.num_layers if field.per_layer else 1
-        return layers * field.width * field.dtype.itemsize
+        return int(layers * field.width * field.dtype.itemsize)
 
-    def names(self) -> Iterable[str]:
-        """Names of the fields, in order."""
-        return (field.name for field in self.fields)
+    def place(self, name: str, layer: int) -> tuple[int, int]:
+        """(byte at which a layer's values of a field begin, bytes per value)."""
+        field = next(field for field in self.fields if field.name == name)
+        return self.offsets[name] + layer * field.width * field.dtype.itemsize, field.dtype.itemsize
 
     def tensors(self, storage: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of uint8 [n, row_bytes]: [n, layers, width] by name, or [n, width]."""
@@ -93,11 +87,12 @@ class RowFormat:
             )
         return views
 
-    def array(self, storage: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.generic]:
+    def array(self, storage: npt.NDArray[np.uint8], name: str) -> npt.NDArray[Any]:
         """View of one field of uint8 [n, row_bytes]: [n, layers, width], or [n, width]."""
         field = next(field for field in self.fields if field.name == name)
         begin = self.offsets[name]
-        part = storage[:, begin : begin + self._field_bytes(field)].view(_NUMPY[field.dtype])
+        part: npt.NDArray[Any] = storage[:, begin : begin + self._field_bytes(field)]
+        part = part.view(_NUMPY[field.dtype])
         if not field.per_layer:
             return part
         return part.reshape(len(part), self.num_layers, field.width)

@@ -2,18 +2,22 @@
 
 Which request a row belongs to, its position and its token come from what the runner prepared
 for this very step; nothing is counted or inferred, so chunked prefill, preemption and
-interleaved decoding need no special case. The token ids are read from the device tensor the
-model saw: the host copy lags under asynchronous scheduling.
+interleaved decoding need no special case. Positions and tokens are copied on the device from the
+tensors the model saw: the host's copies lag under asynchronous scheduling.
+
+Per step: one fill, two small copies, one snapshot; the thread of the engine waits for nothing
+unless all slots are full.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tracer.capture.buffer import RoutingBuffer
+from tracer.capture.drain import Drain, Slot
+from tracer.capture.plugin import CONFIG_KEY
 from tracer.errors import UnsupportedModelError
 
 __all__ = ["Step", "check_runner", "watch_steps"]
@@ -24,16 +28,16 @@ class Step:
     """The rows of one forward pass; they lie request after request.
 
     request_ids: the engine's own ids; row_counts: rows of each
-    positions, token_ids: int32 [n]
-    expert_ids: int16 [layers, n, top_k]; gate_weights: float32 [layers, n, top_k]
+    slot: the records, in host memory once its copy has arrived
+    muted: requests that enter the batch and must not be recorded
+    ended: requests that had left the batch before this pass
     """
 
     request_ids: Sequence[str]
     row_counts: Sequence[int]
-    positions: npt.NDArray[np.int32]
-    token_ids: npt.NDArray[np.int32]
-    expert_ids: npt.NDArray[np.int16]
-    gate_weights: npt.NDArray[np.float32]
+    slot: Slot
+    muted: Sequence[str] = ()
+    ended: Sequence[str] = ()
 
 
 def check_runner(runner: Any) -> None:
@@ -54,31 +58,38 @@ def _is_v2(runner: Any) -> bool:
 
 
 def watch_steps(
-    runner: Any, buffer: RoutingBuffer, receive: Callable[[Step], None]
+    runner: Any, buffer: RoutingBuffer, drain: Drain, receive: Callable[[Step], None]
 ) -> Callable[[], None]:
-    """Hand each real forward pass of ``runner`` to ``receive``, until the answer is called."""
+    """Hand each real forward pass of ``runner`` to ``receive``, until the answer is called.
+
+    Args:
+        runner: vLLM's ``GPUModelRunner`` (V1 or V2) or ``CPUModelRunner``.
+        buffer: what the routers write to.
+        drain: takes the records off the device.
+        receive: called on the engine's thread; must release the slot in the end.
+    """
     execute_model = runner.execute_model
     batch_of = _batch_v2 if _is_v2(runner) else _batch_v1
+    ended: list[str] = []
+    muted: list[str] = []
 
     def execute_and_capture(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("dummy_run"):
+            return execute_model(scheduler_output, *args, **kwargs)
+        ended.extend(scheduler_output.finished_req_ids)
+        muted.extend(_muted(scheduler_output.scheduled_new_reqs))
         num_tokens = scheduler_output.total_num_scheduled_tokens
-        if num_tokens == 0 or kwargs.get("dummy_run"):
+        if num_tokens == 0:
             return execute_model(scheduler_output, *args, **kwargs)
         buffer.clear(num_tokens)
         output = execute_model(scheduler_output, *args, **kwargs)
         request_ids, row_counts, positions, token_ids = batch_of(runner, scheduler_output)
         rows = sum(row_counts)
-        expert_ids, gate_weights = buffer.snapshot(rows)
-        receive(
-            Step(
-                request_ids,
-                row_counts,
-                _host(positions, rows),
-                _host(token_ids, rows),
-                expert_ids.numpy(),
-                gate_weights.numpy(),
-            )
-        )
+        buffer.label(0, _on_device(positions)[:rows], _on_device(token_ids)[:rows])
+        slot = drain.take(buffer.storage[:rows])
+        receive(Step(request_ids, row_counts, slot, tuple(muted), tuple(ended)))
+        ended.clear()
+        muted.clear()
         return output
 
     def stop() -> None:
@@ -88,18 +99,25 @@ def watch_steps(
     return stop
 
 
-def _host(tensor: Any, rows: int) -> npt.NDArray[np.int32]:
-    """First rows of a device tensor as an int32 copy on the host."""
-    device = getattr(tensor, "gpu", tensor)  # vLLM pairs host and device copies in one object
-    array: npt.NDArray[np.int32] = device[:rows].cpu().numpy().astype(np.int32, copy=True)
-    return array
+def _on_device(tensor: Any) -> Any:
+    """VLLM pairs some host and device copies in one object."""
+    return getattr(tensor, "gpu", tensor)
+
+
+def _muted(new_requests: Iterable[Any]) -> list[str]:
+    """Those whose ``SamplingParams.extra_args`` switch capture off."""
+    return [
+        request.req_id
+        for request in new_requests
+        if request.sampling_params is not None
+        and (request.sampling_params.extra_args or {}).get(CONFIG_KEY, {}).get("capture") is False
+    ]
 
 
 def _batch_v1(runner: Any, scheduler_output: Any) -> tuple[list[str], list[int], Any, Any]:
     batch = runner.input_batch
     request_ids = list(batch.req_ids[: batch.num_reqs])
-    scheduled = scheduler_output.num_scheduled_tokens
-    row_counts = [scheduled[request_id] for request_id in request_ids]
+    row_counts = list(map(scheduler_output.num_scheduled_tokens.__getitem__, request_ids))
     return request_ids, row_counts, runner.positions, runner.input_ids
 
 

@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
 from tracer.store.choices import round_mantissa, sort_choices
 from tracer.store.parquet_files import ShardFile, stored_schema, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
-from tracer.store.shard_rows import ShardRows
+from tracer.store.shard_rows import RouterWeights, ShardRows
 from tracer.store.traces import RequestTrace, batched
 
 __all__ = ["ShardFile", "ShardWriter", "write_table"]
@@ -84,17 +83,12 @@ class ShardWriter:
             raise
         return done
 
-    def write_routers(
-        self,
-        name: str,
-        layers: Mapping[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]],
-    ) -> ShardFile:
+    def write_routers(self, name: str, layers: Mapping[int, RouterWeights]) -> ShardFile:
         """Write the `routers` rows of some layers; commit them with any batch of the run.
 
         Args:
             name: of the file, without its ending.
-            layers: by layer id the router's matrix float32 [num_experts, hidden] and the bias
-                float32 [num_experts] added to the scores that experts are selected by, or None.
+            layers: by layer id.
 
         Raises:
             DamagedDataError: shapes that do not fit the run.
@@ -103,20 +97,16 @@ class ShardWriter:
         schema = arrow_schema("routers")
 
         def groups() -> Iterator[pa.Table]:
-            for layer_id, (weight, bias) in sorted(layers.items()):
-                whole = weight.ndim == 2 and len(weight) == self.num_experts  # noqa: PLR2004
-                if not whole or (bias is not None and bias.shape != (self.num_experts,)):
-                    raise DamagedDataError(
-                        f"router of layer {layer_id} has weight {weight.shape} and bias"
-                        f" {None if bias is None else bias.shape} for {self.num_experts} experts"
-                    )
+            for layer_id, router in sorted(layers.items()):
+                router.check(layer_id, self.num_experts)
                 row = {
                     "run_id": [self.run_id],
                     "layer_id": [layer_id],
                     "num_experts": [self.num_experts],
-                    "hidden_size": [weight.shape[1]],
-                    "weight": _lists(weight.astype(np.float32, copy=False).reshape(1, -1)),
-                    "bias": [None if bias is None else bias.astype(np.float32, copy=False)],
+                    "hidden_size": [router.weight.shape[1]],
+                    "weight": _lists(router.weight.reshape(1, -1)),
+                    "bias": [router.bias],
+                    "selection_bias": [router.selection_bias],
                 }
                 yield pa.table(row, schema=schema)
 

@@ -8,7 +8,35 @@ import numpy.typing as npt
 
 from tracer.errors import DamagedDataError
 
-__all__ = ["ShardRows", "TracedRequest"]
+__all__ = ["RouterWeights", "ShardRows", "TracedRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterWeights:
+    """The router of one layer: logits = weight @ hidden + bias.
+
+    weight: float32 [num_experts, hidden]; bias: float32 [num_experts] or None
+    selection_bias: float32 [num_experts], added to the scores that choose experts and not to
+        the gate weights; None where the model has none
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32] | None = None
+    selection_bias: npt.NDArray[np.float32] | None = None
+
+    def check(self, layer_id: int, num_experts: int) -> None:
+        """Refuse what is not the router of so many experts.
+
+        Raises:
+            DamagedDataError: a shape that does not fit.
+        """
+        biases = [bias for bias in (self.bias, self.selection_bias) if bias is not None]
+        shapes = [self.weight.shape[:1], *(bias.shape for bias in biases)]
+        if any(shape != (num_experts,) for shape in shapes):
+            raise DamagedDataError(
+                f"router of layer {layer_id} has shapes {self.weight.shape},"
+                f" {', '.join(str(bias.shape) for bias in biases)} for {num_experts} experts"
+            )
 
 
 @dataclass(frozen=True, slots=True)
