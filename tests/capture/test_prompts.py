@@ -1,6 +1,6 @@
 import pytest
 
-from tracer.capture.prompts import fit_prompts, tokenize
+from tracer.capture.prompts import fit_prompts, sampled, tokenize
 from tracer.errors import InputError, PromptTooLongError
 from tracer.records import DatasetRow
 
@@ -59,3 +59,34 @@ def test_truncation_keeps_the_end_and_says_so():
     assert skipped == []
     assert (kept, kept.truncated_from) == (prompts[0], None)
     assert (cut.token_ids, cut.truncated_from) == ([4, 5, 4], 5)
+
+
+def test_samples_of_a_row_are_requests_of_their_own():
+    prompts = list(tokenize(ROWS, Words(), chat_template=False))
+    requests = sampled(prompts, 3)
+    assert [(p.request_id, p.row.row_id, p.sample_index) for p in requests] == [
+        ("a", "a", 0), ("a#1", "a", 1), ("a#2", "a", 2),
+        ("b", "b", 0), ("b#1", "b", 1), ("b#2", "b", 2),
+    ]  # fmt: skip
+    assert [p.token_ids for p in requests[:3]] == [[0, 3, 5]] * 3
+    assert sampled(prompts, 1) == prompts
+
+
+def test_a_row_called_like_a_sample_of_another_is_refused():
+    """With 3 samples row a becomes a, a#1 and a#2; a#3 and b#1#1 are free."""
+    rows = [DatasetRow("a", "x"), DatasetRow("a#3", "x"), DatasetRow("b#1", "x")]
+    prompts = list(tokenize(rows, Words(), chat_template=False))
+    names = [p.request_id for p in sampled(prompts, 3)]
+    assert len(set(names)) == 9
+    with pytest.raises(InputError, match="row 'a#3' has the name that sample 3 of row 'a'"):
+        sampled(prompts, 4)
+    assert sampled(prompts, 1) == prompts
+
+
+def test_too_long_rows_are_counted_once_whatever_their_samples():
+    prompts = sampled(list(tokenize(ROWS, Words(), chat_template=False)), 3)
+    with pytest.raises(PromptTooLongError, match="1 prompt longer"):
+        fit_prompts(prompts, 5, "error")
+    fitting, skipped = fit_prompts(prompts, 5, "skip")
+    assert [p.request_id for p in fitting] == ["a", "a#1", "a#2"]
+    assert [p.request_id for p in skipped] == ["b", "b#1", "b#2"]

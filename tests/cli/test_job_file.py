@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+from tracer.capture.manifest import CaptureRequest
+from tracer.datasets.options import DatasetOptions
 from tracer.errors import InputError
-from tracer.workflow.job_file import load_job
+from tracer.workflow.job_file import CaptureOptions, load_job
 
 
 def write(folder, text):
@@ -27,6 +29,29 @@ def test_names_that_are_no_files_stay_names(tmp_path):
     assert (job.model, job.dataset) == ("org/name", "mmlu")
 
 
+def test_options_of_a_capture_stand_under_their_names(tmp_path):
+    job = load_job(
+        write(
+            tmp_path,
+            "{model: m, dataset: d, options: {samples: 4, temperature: 0.8, stop: ['.', END],"
+            " top_m: 12, router_logits: true, router_weights: true, capture_field: keep,"
+            " lora: adapter, allow_unproved_layout: true}}",
+        )
+    )
+    options = job.options
+    assert (options.samples, options.temperature, options.stop) == (4, 0.8, (".", "END"))
+    assert (options.top_m, options.router_logits, options.router_weights) == (12, True, True)
+    assert (options.capture_field, options.lora) == ("keep", tmp_path / "adapter")
+    assert options.allow_unproved_layout
+
+
+def test_job_files_know_every_option_of_a_capture():
+    """All fields of a capture's request and dataset but those with a key of their own."""
+    known = set(CaptureOptions.model_fields)
+    fields = {*CaptureRequest.__dataclass_fields__, *DatasetOptions.__dataclass_fields__}
+    assert known == fields - {"model", "engine_options"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -35,6 +60,8 @@ def test_names_that_are_no_files_stay_names(tmp_path):
         ("model: m", "dataset: Field required"),
         ("{model: m, dataset: d, modle: x}", "modle: Extra inputs"),
         ("{model: m, dataset: d, options: {max_tokens: 0}}", "options.max_tokens"),
+        ("{model: m, dataset: d, options: {samples: 0}}", "options.samples"),
+        ("{model: m, dataset: d, options: {stop: END}}", "options.stop"),
         ("{model: m, dataset: d, audit: {mode: magic, output: x}}", "audit.mode"),
         ("{model: m, dataset: d, audit: {mode: gate}}", "audit.output: Field required"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),

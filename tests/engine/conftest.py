@@ -7,10 +7,19 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 HERE = Path(__file__).parent
+# Guarded: an engine core in a process of its own imports the file again.
+AS_MAIN = """
+if __name__ == "__main__":
+{code}
+    import runpy
+
+    runpy.run_path('{script}', run_name="__main__")
+"""
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,15 @@ class EngineProcess:
             pass
         assert line, (folder / "server.log").read_text()
 
-    def run(self, *argv, code=None, cwd=None):
-        """``tracer argv``, or with ``code`` that Python file."""
+    def run(self, *argv, code=None, cwd=None, env=None):
+        """``tracer argv``, or with ``code`` that Python file; ``env`` is added to ours."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         job = {
             "code": str(code) if code else None,
             "argv": [str(word) for word in argv],
             "cwd": str(cwd or self._folder),
+            "env": env or {},
             "stdout": str(out),
             "stderr": str(err),
         }
@@ -73,7 +83,8 @@ def engine(tmp_path_factory):
 class Captured:
     """A finished capture and what vLLM itself returned for it.
 
-    outputs: request id -> {"prompt": token ids, "generated": token ids}
+    outputs: request id -> {"prompt": token ids, "generated": token ids, "text", "finish_reason",
+        "ran": [first position, number of tokens] per step, as vLLM's scheduler decided}
     """
 
     model: Path
@@ -83,15 +94,22 @@ class Captured:
     outputs: dict
 
 
-def capture(engine, folder, model, *options):
-    """Capture the bundled prompts, keeping what the engine returned."""
+def capture(engine, folder, model, *options, code=None, env=None):
+    """Capture the bundled prompts, keeping what the engine returned.
+
+    ``code`` runs first, in the same process.
+    """
+    script = HERE / "capture_keeping_outputs.py"
+    if code is not None:
+        first = folder / "first.py"
+        first.write_text(AS_MAIN.format(code=indent(code, "    "), script=script))
+        script = first
     outputs = folder / "outputs.json"
     done = engine.run(
         outputs,
         "--model", model, "--dataset", "demo", "--lake", folder / "lake", "--run-id", "r",
         "--max-tokens", "16", "--ignore-eos", "--enforce-eager", "--format", "json", *options,
-        code=HERE / "capture_keeping_outputs.py",
-        cwd=folder,
+        code=script, cwd=folder, env=env,
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr[-4000:]
     return Captured(

@@ -1,8 +1,8 @@
 """Imports vLLM once, then runs each request in a fork: a real process without the import time.
 
-Reads JSON lines {"code": ..., "argv": [...], "cwd": ..., "stdout": ..., "stderr": ...} from
-standard input; answers each with {"exit_code": ...}. ``code`` is a Python file that is run with
-``argv``, or null for the ``tracer`` command line itself.
+Reads JSON lines {"code": ..., "argv": [...], "cwd": ..., "env": ..., "stdout": ..., "stderr": ...}
+from standard input; answers each with {"exit_code": ...}. ``code`` is a Python file that is run
+with ``argv``, or null for the ``tracer`` command line itself.
 """
 
 import json
@@ -21,6 +21,7 @@ def child(job):
     for stream, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(job[stream], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(job["cwd"])
+    os.environ.update(job["env"])
     if job["code"]:
         sys.argv = [job["code"], *job["argv"]]
         runpy.run_path(job["code"], run_name="__main__")

@@ -6,19 +6,21 @@ only after the engine accepted the model. A crash loses what was not yet staged;
 command carries on from there.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tracer.capture import engine_setup
 from tracer.capture.engine import start
+from tracer.capture.lora import lora_request
 from tracer.capture.manifest import (
     CaptureRequest,
     describe_run,
     describe_settings,
     refuse_other_settings,
 )
-from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, tokenize
+from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, sampled, tokenize
 from tracer.capture.recording import CaptureSummary, Progress, Recording
 from tracer.datasets.options import Dataset
 from tracer.errors import NotALakeError
@@ -36,11 +38,18 @@ def capture(
     Raises:
         TracerError: of any kind the stages raise; committed requests stay.
     """
+    request.check()
     Lake.check_usable(lake_path)
     identity = engine_setup.find_engine(allow_untested=request.allow_untested_engine)
     progress.note(f"importing {identity.distribution} {identity.version}")
     engine_setup.import_engine(identity)
-    config = engine_setup.configure(request.model, request.engine_options)
+    config = engine_setup.configure(
+        request.model,
+        request.engine_options,
+        request.record,
+        lora=request.lora,
+        allow_unproved_layout=request.allow_unproved_layout,
+    )
     progress.note("tokenising the prompts")
     prompts, skipped = _prompts(request, dataset, config)
     settings = describe_settings(request, dataset.name, dataset.digest, identity, config)
@@ -60,7 +69,8 @@ def capture(
             summary = CaptureSummary(
                 target.run_id, str(lake.path), resumed_requests=len(target.done)
             )
-            Recording(request, engine, target, row, progress, summary).run(
+            lora = lora_request(request.lora) if request.lora is not None else None
+            Recording(request, engine, target, row, progress, summary, lora).run(
                 todo, [prompt for prompt in skipped if prompt.request_id not in target.done]
             )
         return _count_run(summary, lake, resumed=False)
@@ -78,7 +88,8 @@ def _prompts(
         has_template = bool(getattr(tokenizer, "chat_template", None))
         chat_template = dataset.chat_template_default and has_template
     prompts = list(tokenize(dataset.rows, tokenizer, chat_template=chat_template))
-    return fit_prompts(prompts, config.model_config.max_model_len, request.too_long)
+    requests = sampled(prompts, request.samples)
+    return fit_prompts(requests, config.model_config.max_model_len, request.too_long)
 
 
 def _stored_run(lake_path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -96,14 +107,17 @@ def _stored_run(lake_path: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
 
 def _count_run(summary: CaptureSummary, lake: Lake, *, resumed: bool) -> CaptureSummary:
     columns = ["status", "num_prompt_tokens", "num_generated_tokens"]
-    for entry in lake.rows("requests", summary.run_id, columns).to_pylist():
-        if entry["status"] == "skipped":
-            summary.num_skipped += 1
-            continue
-        summary.num_requests += 1
-        summary.num_prompt_tokens += entry["num_prompt_tokens"]
-        summary.num_generated_tokens += entry["num_generated_tokens"]
+    rows = lake.rows("requests", summary.run_id, columns).to_pylist()
+    statuses = Counter(entry["status"] for entry in rows)
+    summary.num_requests = statuses["complete"]
+    summary.num_uncaptured = statuses["uncaptured"]
+    summary.num_aborted = statuses["aborted"]
+    summary.num_skipped = statuses["skipped"]
+    for entry in rows:
+        if entry["status"] == "complete":
+            summary.num_prompt_tokens += entry["num_prompt_tokens"]
+            summary.num_generated_tokens += entry["num_generated_tokens"]
     if resumed:
-        summary.resumed_requests = summary.num_requests + summary.num_skipped
+        summary.resumed_requests = len(rows)
     summary.num_rows = lake.num_rows("routing", summary.run_id)
     return summary

@@ -4,9 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
+from pathlib import Path
 from typing import Any
 
+from tracer.capture.lora import enable_lora
 from tracer.capture.plugin import CONFIG_KEY
+from tracer.capture.record_options import RecordOptions
+from tracer.capture.unproved import refuse_unproved_layout
 from tracer.errors import (
     EngineFailedError,
     EngineMissingError,
@@ -78,12 +82,22 @@ def _identity() -> EngineIdentity:
     raise EngineMissingError("vLLM is there but its version is not known")
 
 
-def configure(model: str, options: Sequence[str]) -> Any:
+def configure(
+    model: str,
+    options: Sequence[str],
+    record: RecordOptions | None = None,
+    *,
+    lora: Path | None = None,
+    allow_unproved_layout: bool = False,
+) -> Any:
     """VLLM's own configuration for a capture of ``model``; reads its config, loads no weights.
 
     Args:
         model: folder or hub name.
         options: vLLM engine options as on its command line, such as ``--dtype float32``.
+        record: what the workers record; by default chosen experts and weights alone.
+        lora: folder of an adapter to make room for.
+        allow_unproved_layout: let layouts pass that were not proved.
 
     Returns:
         ``vllm.config.VllmConfig``.
@@ -94,7 +108,16 @@ def configure(model: str, options: Sequence[str]) -> Any:
         EngineFailedError: vLLM refuses the configuration for a reason of its own.
     """
     try:
-        config = _parse(model, options).create_engine_config()
+        arguments = _parse(model, options)
+        if not allow_unproved_layout:
+            refuse_unproved_layout(arguments)
+        if lora is not None:
+            enable_lora(arguments, lora)
+        arguments.additional_config = {
+            **(arguments.additional_config or {}),
+            CONFIG_KEY: (record or RecordOptions()).to_dict(),
+        }
+        config = arguments.create_engine_config()
     except TracerError:
         raise
     except Exception as error:
@@ -150,32 +173,12 @@ def _parse(model: str, options: Sequence[str]) -> Any:
     parser = EngineArgs.add_cli_args(Parser(add_help=False, allow_abbrev=False))
     words = ["--model", model, *options]
     arguments = EngineArgs.from_cli_args(parser.parse_args(words))
-    if arguments.enable_prefix_caching:
-        raise InputError(
-            "prefix caching skips tokens, so they are never routed",
-            "leave --enable-prefix-caching off for a capture.",
-        )
-    arguments.enable_prefix_caching = False
-    _refuse_unproved_layout(arguments)
+    # vLLM's own default is on; tokens it skips have no rows, so a capture asks for it or has none.
+    arguments.enable_prefix_caching = bool(arguments.enable_prefix_caching)
     arguments.disable_log_stats = True
-    arguments.additional_config = {**(arguments.additional_config or {}), CONFIG_KEY: True}
     if current_platform.is_cpu():
         _settle_on_cpu(arguments, options)
     return arguments
-
-
-def _refuse_unproved_layout(arguments: Any) -> None:
-    for what in ("pipeline", "data"):
-        if (size := getattr(arguments, f"{what}_parallel_size")) > 1:
-            raise UnsupportedModelError(
-                f"{what} parallelism of {size} has not been proved for capture",
-                f"leave --{what}-parallel-size at 1; tensor parallelism works.",
-            )
-    if arguments.enable_expert_parallel:
-        raise UnsupportedModelError(
-            "expert parallelism has not been proved for capture",
-            "leave --enable-expert-parallel off; tensor parallelism works.",
-        )
 
 
 def _settle_on_cpu(arguments: Any, options: Sequence[str]) -> None:
@@ -192,7 +195,8 @@ def _settle_on_cpu(arguments: Any, options: Sequence[str]) -> None:
 
         quarter = psutil.virtual_memory().available // 4
         arguments.kv_cache_memory_bytes = min(_CPU_KV_CACHE_BYTES, quarter)
-    if arguments.tensor_parallel_size == 1 and not arguments.distributed_executor_backend:
+    one_process = arguments.tensor_parallel_size * arguments.pipeline_parallel_size == 1
+    if one_process and not arguments.distributed_executor_backend:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
             arguments.distributed_executor_backend = "uni"

@@ -9,6 +9,7 @@ from typing import Any
 
 from tracer import __version__
 from tracer.capture.engine_setup import EngineIdentity
+from tracer.capture.record_options import RecordOptions
 from tracer.errors import InputError
 from tracer.store.lake import check_run_id
 
@@ -17,6 +18,8 @@ __all__ = [
     "default_run_id",
     "describe_run",
     "describe_settings",
+    "folder_digest",
+    "parallel_layout",
     "refuse_other_settings",
 ]
 
@@ -42,6 +45,8 @@ class CaptureRequest:
 
     max_tokens: generated tokens per request; engine_options: words passed on to vLLM
     chat_template: None lets the dataset decide
+    samples: requests per dataset row; stop: texts that end an output
+    lora: folder of an adapter that every request runs with
     """
 
     model: str
@@ -55,9 +60,52 @@ class CaptureRequest:
     store_text: bool = False
     engine_options: Sequence[str] = ()
     allow_untested_engine: bool = False
+    samples: int = 1
+    stop: Sequence[str] = ()
+    top_m: int = 0
+    router_logits: bool = False
+    router_weights: bool = False
+    lora: Path | None = None
+    allow_unproved_layout: bool = False
+
+    @property
+    def record(self) -> RecordOptions:
+        """What the workers record."""
+        return RecordOptions(
+            self.weight_precision, self.top_m, self.router_logits, self.router_weights
+        )
+
+    def check(self) -> None:
+        """See that the settings make sense together.
+
+        Raises:
+            InputError: they do not.
+        """
+        if self.samples > 1 and self.temperature == 0:
+            raise InputError(
+                f"{self.samples} samples of each row at temperature 0 are {self.samples} times the"
+                " same output",
+                "give a --temperature above 0, or leave --samples at 1.",
+            )
+        if "" in self.stop:
+            raise InputError("an empty text stops nothing", "give --stop at least one character.")
 
     def to_options(self) -> str:
-        """The settings without a column of their own, as canonical JSON."""
+        """The settings without a column of their own, as canonical JSON.
+
+        The later ones stand there only where they were used, so that runs keep their names.
+        """
+        later = {
+            "samples": self.samples if self.samples > 1 else 0,
+            "stop": list(self.stop),
+            "top_m": self.top_m,
+            "router_logits": self.router_logits,
+            "router_weights": self.router_weights,
+            "lora": {"folder": str(self.lora), "digest": folder_digest(self.lora)}
+            if self.lora is not None
+            else None,
+            "allow_unproved_layout": self.allow_unproved_layout,
+        }
         return json.dumps(
             {
                 "chat_template": self.chat_template,
@@ -66,6 +114,7 @@ class CaptureRequest:
                 "store_text": self.store_text,
                 "temperature": self.temperature,
                 "too_long": self.too_long,
+                **{name: value for name, value in later.items() if value},
             },
             sort_keys=True,
         )
@@ -114,7 +163,7 @@ def describe_run(
         config: ``vllm.config.VllmConfig``.
         model: what the workers attached (``AttachedModel.to_dict``).
     """
-    model_config, parallel = config.model_config, config.parallel_config
+    model_config = config.model_config
     return {
         **settings,
         "architecture": model_config.architecture,
@@ -127,10 +176,29 @@ def describe_run(
         "renormalised": model["renormalised"],
         "routed_scaling_factor": model["routed_scaling_factor"],
         "weight_convention": "scaled" if model["weights_scaled"] else "unscaled",
-        "prefix_caching": False,
-        "parallel_layout": f"tp{parallel.tensor_parallel_size}",
+        "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+        "parallel_layout": parallel_layout(config.parallel_config),
         "tracer_version": __version__,
     }
+
+
+def parallel_layout(parallel: Any) -> str:
+    """Sizes of the parallel groups above 1, such as tp2-pp2; that of tensor parallelism always.
+
+    Args:
+        parallel: ``vllm.config.ParallelConfig``.
+    """
+    parts = [f"tp{parallel.tensor_parallel_size}"]
+    for short, name in (
+        ("pp", "pipeline"),
+        ("dp", "data"),
+        ("pcp", "prefill_context"),
+        ("dcp", "decode_context"),
+    ):
+        if (size := getattr(parallel, f"{name}_parallel_size", 1)) > 1:
+            parts.append(f"{short}{size}")
+    parts += ["ep"] * parallel.enable_expert_parallel
+    return "-".join(parts)
 
 
 def default_run_id(row: Mapping[str, Any]) -> str:
@@ -159,15 +227,20 @@ def refuse_other_settings(stored: Mapping[str, Any], row: Mapping[str, Any]) -> 
 
 
 def _revision(model: str, model_config: Any) -> str | None:
-    """Hub revision, or for a folder a digest of its files: all of a small one, both ends of others.
-
-    Hashing gigabytes of weights would delay each start; two trainings of one model differ in the
-    first megabyte already.
-    """
+    """Hub revision, or for a folder a digest of its files."""
     folder = Path(model)
     if not folder.is_dir():
         commit = getattr(model_config.hf_config, "_commit_hash", None)
         return str(commit or model_config.revision or "") or None
+    return folder_digest(folder)
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a folder's JSON and weight files: all of a small one, both ends of others.
+
+    Hashing gigabytes of weights would delay each start; two trainings of one model differ in the
+    first megabyte already.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin"):

@@ -1,14 +1,14 @@
-"""From dataset rows to token ids: chat template, length rule, request ids."""
+"""From dataset rows to token ids: chat template, length rule, samples, request ids."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tracer.errors import InputError, PromptTooLongError, first_line
 from tracer.records import DatasetRow
 
-__all__ = ["Prompt", "fit_prompts", "load_tokenizer", "tokenize"]
+__all__ = ["Prompt", "fit_prompts", "load_tokenizer", "sampled", "tokenize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Prompt:
 
     text: what was tokenised, template included; token_ids: what the engine gets
     truncated_from: length in tokens before it was cut, else None
+    sample_index: which sample of the row this is, from 0
     """
 
     request_id: str
@@ -24,6 +25,7 @@ class Prompt:
     text: str
     token_ids: Sequence[int]
     truncated_from: int | None = None
+    sample_index: int = 0
 
     @property
     def digest(self) -> str:
@@ -96,17 +98,36 @@ def fit_prompts(
     long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
     if long and too_long == "error":
         first = long[0]
-        raise PromptTooLongError(first.row.row_id, len(first.token_ids), limit, len(long))
+        rows = {prompt.row.row_id for prompt in long}
+        raise PromptTooLongError(first.row.row_id, len(first.token_ids), limit, len(rows))
     if too_long == "skip":
         return [p for p in prompts if len(p.token_ids) <= limit], long
     return [p if len(p.token_ids) <= limit else _truncated(p, limit) for p in prompts], []
 
 
+def sampled(prompts: Sequence[Prompt], samples: int) -> list[Prompt]:
+    """Every prompt as often as it is to be sampled: requests ``row``, ``row#1``, ``row#2``, ...
+
+    Raises:
+        InputError: a row is called like a further sample of another one.
+    """
+    if samples == 1:
+        return list(prompts)
+    row_ids = {prompt.request_id for prompt in prompts}
+    requests: list[Prompt] = []
+    for prompt in prompts:
+        for index in range(samples):
+            name = f"{prompt.request_id}#{index}" if index else prompt.request_id
+            if index and name in row_ids:
+                raise InputError(
+                    f"row {name!r} has the name that sample {index} of row"
+                    f" {prompt.request_id!r} would get",
+                    "rename one of them, or leave --samples at 1.",
+                )
+            requests.append(replace(prompt, request_id=name, sample_index=index))
+    return requests
+
+
 def _truncated(prompt: Prompt, limit: int) -> Prompt:
-    return Prompt(
-        prompt.request_id,
-        prompt.row,
-        prompt.text,
-        list(prompt.token_ids[-limit:]),
-        truncated_from=len(prompt.token_ids),
-    )
+    length = len(prompt.token_ids)
+    return replace(prompt, token_ids=list(prompt.token_ids[-limit:]), truncated_from=length)

@@ -2,7 +2,8 @@
 
 The engine runs continuously; finished requests gather until they make a good shard, are sealed
 (the worker writes them while the engine goes on), and are committed once every worker's files
-are durable.
+are durable. Requests that were aborted keep no rows; they enter `requests` with the last batch, so
+that a capture that is interrupted before tries them again when it resumes.
 """
 
 import secrets
@@ -11,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from tracer.capture.batches import Batch, Batches
 from tracer.capture.engine import Engine
 from tracer.capture.manifest import CaptureRequest
+from tracer.capture.plugin import CONFIG_KEY
 from tracer.capture.prompts import Prompt
+from tracer.capture.request_rows import aborted_row, finished_row, skipped_row, was_cut_short
 from tracer.store.run_writer import SHARD_CHOICES, RunWriter
-from tracer.store.shard import ShardFile
 
 __all__ = ["CaptureSummary", "Progress", "Recording"]
 
 # Seal at least this often, so that a crash of a slow engine costs little.
 _SEAL_SECONDS = 60.0
-# Finish reasons of requests that vLLM gave up.
-_CUT_SHORT = ("abort", "error")
 # Ask the workers this often whether sealed batches are written.
 _POLL_SECONDS = 1.0
 
@@ -47,6 +48,8 @@ class Progress(Protocol):
 class CaptureSummary:
     """What a capture did. Counts are of the whole run, ``bytes`` and ``seconds`` of this call.
 
+    num_requests: finished ones with routing; num_uncaptured: finished, recording switched off
+    num_aborted: given up by the engine; num_skipped: too long to be run
     num_rows: rows of `routing`; resumed_requests: committed by an earlier call
     bytes_written: of all tables; seconds: without loading the model
     """
@@ -54,6 +57,8 @@ class CaptureSummary:
     run_id: str
     lake: str
     num_requests: int = 0
+    num_uncaptured: int = 0
+    num_aborted: int = 0
     num_skipped: int = 0
     resumed_requests: int = 0
     num_prompt_tokens: int = 0
@@ -69,18 +74,11 @@ class CaptureSummary:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """Finished requests on their way into the lake."""
-
-    number: int
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    finished: list[list[Any]] = field(default_factory=list)
-    num_tokens: int = 0
-
-
-@dataclass(slots=True)
 class Recording:
-    """One pass over the prompts a run still lacks."""
+    """One pass over the prompts a run still lacks.
+
+    lora: ``vllm.lora.request.LoRARequest`` that every request runs with, if any
+    """
 
     request: CaptureRequest
     engine: Engine
@@ -88,9 +86,10 @@ class Recording:
     row: Mapping[str, Any]
     progress: Progress
     summary: CaptureSummary
+    lora: Any | None = None
     _prompts: dict[str, Prompt] = field(default_factory=dict)
     _engine_ids: dict[str, str] = field(default_factory=dict)
-    _sealed: dict[int, _Batch] = field(default_factory=dict)
+    _aborted: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, prompts: Sequence[Prompt], skipped: Sequence[Prompt]) -> None:
         """Record all prompts and commit them, with the rows of the skipped ones.
@@ -102,8 +101,8 @@ class Recording:
             "tracer_begin",
             str(self.target.lake.path),
             self.target.run_id,
-            self.request.weight_precision,
             secrets.token_hex(3),
+            self.target.next_batch == 0,
         )
         tokens = self._record(prompts, skipped)
         self.engine.call("tracer_end")
@@ -112,120 +111,101 @@ class Recording:
 
     def _record(self, prompts: Sequence[Prompt], skipped: Sequence[Prompt]) -> int:
         """Feed the prompts, seal and commit batches; returns tokens forwarded."""
-        params = self._sampling()
         waiting = list(reversed(prompts))
         window = 4 * self.engine.config.scheduler_config.max_num_seqs
         per_token = len(self.row["moe_layers"]) * self.row["top_k"]
-        batch = _Batch(self.target.next_batch)
-        batch.requests = [self._skipped_row(prompt) for prompt in skipped]
+        batches = Batches(self.engine, self.target)
+        batch = Batch(self.target.next_batch)
+        store_text = self.request.store_text
+        batch.requests = [skipped_row(prompt, store_text=store_text) for prompt in skipped]
         total, sealed_at, polled_at = 0, time.monotonic(), time.monotonic()
         while waiting or self._prompts:
             while waiting and len(self._prompts) < window:
-                prompt = waiting.pop()
-                self._prompts[prompt.request_id] = prompt
-                self._engine_ids[prompt.request_id] = self.engine.add(
-                    prompt.request_id, prompt.token_ids, params
-                )
+                self._add(waiting.pop())
             for output in self.engine.step():
                 tokens = self._take(batch, output)
                 total += tokens
                 self.progress.advance(1, tokens)
+            self._give_up_lost()
             full = batch.num_tokens * per_token >= SHARD_CHOICES
             late = time.monotonic() - sealed_at > _SEAL_SECONDS
-            if batch.finished and (full or late):
-                batch, sealed_at = self._seal(batch), time.monotonic()
-            if self._sealed and time.monotonic() - polled_at > _POLL_SECONDS:
-                self._commit(wait=False)
+            if full or (late and batch.requests):
+                batch, sealed_at = batches.seal(batch), time.monotonic()
+            if batches and time.monotonic() - polled_at > _POLL_SECONDS:
+                self._commit(batches, wait=False)
                 polled_at = time.monotonic()
+        batch.requests += self._aborted
         if batch.requests:
-            self._seal(batch)
-        self._commit(wait=True)
+            batches.seal(batch)
+        self._commit(batches, wait=True)
         return total
 
-    def _sampling(self) -> Any:
+    def _add(self, prompt: Prompt) -> None:
+        self._prompts[prompt.request_id] = prompt
+        self._engine_ids[prompt.request_id] = self.engine.add(
+            prompt.request_id, prompt.token_ids, self._sampling(prompt), self.lora
+        )
+
+    def _sampling(self, prompt: Prompt) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        seed = self.engine.config.model_config.seed
+        stop = list(self.request.stop)
         return SamplingParams(
             temperature=self.request.temperature,
-            seed=self.engine.config.model_config.seed,
+            seed=None if seed is None else seed + prompt.sample_index,
             max_tokens=self.request.max_tokens,
             ignore_eos=self.request.ignore_eos,
-            detokenize=self.request.store_text,
+            stop=stop,
+            detokenize=self.request.store_text or bool(stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args=None if prompt.row.capture else {CONFIG_KEY: {"capture": False}},
         )
 
-    def _take(self, batch: _Batch, output: Any) -> int:
+    def _take(self, batch: Batch, output: Any) -> int:
         """Put a finished output into the batch; returns its forwarded tokens."""
         prompt = self._prompts.pop(output.request_id)
-        completion = output.outputs[0]
-        generated = list(completion.token_ids)
-        token_ids = [*prompt.token_ids, *generated]
-        cached = output.num_cached_tokens or 0
-        domain = prompt.row.domain
-        batch.finished.append(
-            [
-                self._engine_ids.pop(output.request_id),
-                prompt.request_id,
-                domain,
-                len(prompt.token_ids),
-                token_ids,
-                cached,
-            ]
-        )
-        batch.requests.append(
-            {
-                **self._request_row(prompt),
-                "status": "aborted" if completion.finish_reason in _CUT_SHORT else "complete",
-                "num_generated_tokens": len(generated),
-                "cached_prefix_tokens": cached,
-                "finish_reason": completion.finish_reason,
-                "output_text": completion.text if self.request.store_text else None,
-            }
-        )
+        engine_id = self._engine_ids.pop(output.request_id)
+        store_text = self.request.store_text
+        if was_cut_short(output):
+            self._give_up([engine_id], [aborted_row(prompt, output, store_text=store_text)])
+            return 0
+        row = finished_row(prompt, output, store_text=store_text)
+        batch.requests.append(row)
+        token_ids = [*prompt.token_ids, *output.outputs[0].token_ids]
         forwarded = len(token_ids) - 1
-        batch.num_tokens += forwarded
+        if prompt.row.capture:
+            batch.finished.append(
+                [
+                    engine_id,
+                    prompt.request_id,
+                    prompt.row.domain,
+                    len(prompt.token_ids),
+                    token_ids,
+                    row["cached_prefix_tokens"],
+                ]
+            )
+            batch.num_tokens += forwarded
         return forwarded
 
-    def _request_row(self, prompt: Prompt) -> dict[str, Any]:
-        labels = dict(prompt.row.labels)
-        if prompt.truncated_from is not None:
-            labels["truncated_from"] = str(prompt.truncated_from)
-        return {
-            "request_id": prompt.request_id,
-            "sample_index": 0,
-            "row_id": prompt.row.row_id,
-            "domain": prompt.row.domain,
-            "labels": labels,
-            "num_prompt_tokens": len(prompt.token_ids),
-            "prompt_digest": prompt.digest,
-            "prompt_text": prompt.text if self.request.store_text else None,
-        }
+    def _give_up_lost(self) -> None:
+        """Give up the requests that vLLM dropped without an answer, as an abort does."""
+        lost = self.engine.lost(self._engine_ids)
+        prompts = [self._prompts.pop(request_id) for request_id in lost]
+        engine_ids = [self._engine_ids.pop(request_id) for request_id in lost]
+        store_text = self.request.store_text
+        if lost:
+            rows = [aborted_row(prompt, None, store_text=store_text) for prompt in prompts]
+            self._give_up(engine_ids, rows)
+            self.progress.advance(len(lost), 0)
 
-    def _skipped_row(self, prompt: Prompt) -> dict[str, Any]:
-        return {
-            **self._request_row(prompt),
-            "status": "skipped",
-            "num_generated_tokens": 0,
-            "cached_prefix_tokens": 0,
-            "finish_reason": "too_long",
-            "output_text": None,
-        }
+    def _give_up(self, engine_ids: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        self.engine.call("tracer_discard", list(engine_ids))
+        self._aborted += rows
 
-    def _seal(self, batch: _Batch) -> _Batch:
-        """Have the workers write the batch; returns the next, empty one."""
-        self.engine.call("tracer_seal", batch.number, batch.finished)
-        self._sealed[batch.number] = batch
-        return _Batch(batch.number + 1)
-
-    def _commit(self, *, wait: bool) -> None:
+    def _commit(self, batches: Batches, *, wait: bool) -> None:
         """Commit the batches whose files are all written."""
-        written: dict[int, list[ShardFile]] = {}
-        for answer in self.engine.call("tracer_collect", wait):
-            for number, files in answer["written"] if answer else ():
-                written.setdefault(number, []).extend(ShardFile(**file) for file in files)
-        for number, files in sorted(written.items()):
-            batch = self._sealed.pop(number)
-            num_bytes = self.target.commit(number, files, batch.requests)
+        if num_bytes := batches.commit(wait=wait):
             self.summary.bytes_written += num_bytes
             self.progress.written(num_bytes)

@@ -39,6 +39,19 @@ __all__ = ["command"]
     help="Precision gate weights are stored in.",
 )
 @click.option(
+    "--top-m",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="M",
+    help="Also record the M best-scored experts of every token, M above the model's top-k;"
+    " 0 records the chosen ones alone.",
+)
+@click.option(
+    "--router-logits", is_flag=True, help="Also record every expert's router logit; large."
+)
+@click.option("--router-weights", is_flag=True, help="Also store each layer's router matrix.")
+@click.option(
     "--too-long",
     type=click.Choice(["error", "skip", "truncate"]),
     default="error",
@@ -58,11 +71,25 @@ __all__ = ["command"]
     show_default=True,
     help="Sampling temperature; 0 is greedy.",
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Requests per row, each with a seed of its own; needs a --temperature above 0.",
+)
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="Text that ends an output; may be repeated."
+)
 @click.option("--ignore-eos", is_flag=True, help="Generate --max-tokens tokens always.")
 @click.option("--store-text", is_flag=True, help="Store prompts and outputs as text.")
 @click.option("--prompt-field", help="Column that holds the prompt.  [default: prompt]")
 @click.option("--domain-field", help="Column that holds the domain.  [default: domain]")
 @click.option("--id-field", help="Column that holds the row id.  [default: id, else row number]")
+@click.option(
+    "--capture-field",
+    help="Column of true and false: rows with false run, unrecorded.  [default: capture]",
+)
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="mmlu: folder with the original CSV files."
 )
@@ -71,8 +98,16 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="mmlu: TOML file that maps subjects to domains.",
 )
+@click.option(
+    "--lora", type=click.Path(path_type=Path), help="Folder of a LoRA adapter to run with."
+)
 @click.option("--split", help="Hub datasets: the split.")
 @click.option("--allow-untested-engine", is_flag=True, help="Use a vLLM version not tested.")
+@click.option(
+    "--allow-unproved-layout",
+    is_flag=True,
+    help="Use parallel layouts whose rows were not proved right, such as expert parallelism.",
+)
 @click.option("--verbose", is_flag=True, help="Show the engine's log.")
 @format_option("table", "json")
 @click.argument("engine_options", nargs=-1, type=click.UNPROCESSED, metavar="[VLLM OPTIONS]...")
@@ -84,11 +119,15 @@ def command(**arguments: Any) -> None:
     --max-model-len 4096, --enforce-eager or --tensor-parallel-size 2. An interrupted capture
     goes on when the same command is given again.
 
+    Tokens that the engine answers from its prefix cache have no rows; the cache is used only
+    with --enable-prefix-caching.
+
     \b
     Examples:
         tracer capture --model ./demo-model --dataset demo
         tracer capture --model allenai/OLMoE-1B-7B-0924 --dataset mmlu --limit 500
         tracer capture --model M --dataset prompts.jsonl --domain-field topic --max-tokens 64
+        tracer capture --model M --dataset prompts.jsonl --samples 4 --temperature 0.8 --stop '\n'
     """
     output_format = arguments.pop("output_format")
     summary = _capture(**arguments)
@@ -103,8 +142,13 @@ def command(**arguments: Any) -> None:
         f" {summary['num_generated_tokens']:,} generated tokens,"
         f" {summary['num_rows']:,} routing rows"
     )
-    if summary["num_skipped"]:
-        click.echo(f"{summary['num_skipped']:,} prompts were too long and skipped")
+    for count, what in (
+        ("num_skipped", "prompts were too long and skipped"),
+        ("num_uncaptured", "requests ran unrecorded, as the dataset asks"),
+        ("num_aborted", "requests were aborted and have no rows"),
+    ):
+        if summary[count]:
+            click.echo(f"{summary[count]:,} {what}")
     if summary["unmapped"]:
         listed = ", ".join(f"{name} ({n})" for name, n in summary["unmapped"].items())
         click.echo(f"subjects without a domain, kept as 'none': {listed}")

@@ -32,10 +32,18 @@ class CaptureOptions(_Strict):
     prompt_field: str | None = None
     domain_field: str | None = None
     id_field: str | None = None
+    capture_field: str | None = None
     data_dir: Path | None = None
     domain_map: Path | None = None
     split: str | None = None
     allow_untested_engine: bool = False
+    samples: Annotated[int, Field(ge=1)] = 1
+    stop: tuple[str, ...] = ()
+    top_m: Annotated[int, Field(ge=0)] = 0
+    router_logits: bool = False
+    router_weights: bool = False
+    lora: Path | None = None
+    allow_unproved_layout: bool = False
 
 
 class AuditStep(_Strict):

@@ -1,0 +1,55 @@
+"""A LoRA adapter that every request of a capture runs with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tracer.errors import InputError
+
+__all__ = ["adapter_rank", "enable_lora", "lora_request"]
+
+_CONFIG = "adapter_config.json"
+
+
+def adapter_rank(folder: Path) -> int:
+    """Rank of the adapter in a folder, as its own config says.
+
+    Raises:
+        InputError: the folder holds no adapter.
+    """
+    path = folder / _CONFIG
+    try:
+        rank = json.loads(path.read_text(encoding="utf-8"))["r"]
+    except OSError as error:
+        raise InputError(
+            f"no LoRA adapter in {folder}: {path} cannot be read",
+            "give --lora the folder that PEFT's save_pretrained wrote.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not tell the adapter's rank `r`") from error
+    return int(rank)
+
+
+def enable_lora(arguments: Any, folder: Path) -> None:
+    """Have the engine make room for the adapter.
+
+    Args:
+        arguments: ``vllm.engine.arg_utils.EngineArgs``; a larger --max-lora-rank is left alone.
+        folder: the adapter.
+    """
+    from typing import get_args
+
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = adapter_rank(folder)
+    arguments.enable_lora = True
+    room = [size for size in sorted(get_args(MaxLoRARanks)) if size >= rank]
+    if room:  # else vLLM refuses the adapter in its own words
+        arguments.max_lora_rank = max(arguments.max_lora_rank, room[0])
+
+
+def lora_request(folder: Path) -> Any:
+    """The adapter as ``vllm.lora.request.LoRARequest``."""
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(folder.name or "adapter", 1, str(folder.absolute()))
