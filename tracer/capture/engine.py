@@ -84,8 +84,7 @@ class Engine:
             ) from error
         for answer in answers:
             if "refusal" in answer:
-                refusal = answer["refusal"]
-                raise UnsupportedModelError(refusal["message"], refusal["hint"])
+                raise _revived(answer["refusal"])
         recording = [answer for answer in answers if answer["records"]]
         self.model = merge_models(recording)
         self.num_recording = len(recording)
