@@ -5,17 +5,17 @@ byte-split floats, delta positions, zstd level 1.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
 
-__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_table"]
+__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_file", "write_table"]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _BYTE_SPLIT = {
@@ -71,7 +71,7 @@ def write_table(
     name: str,
     row_groups: Iterable[pa.Table],
 ) -> ShardFile:
-    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+    """Write a file of a table with pyarrow; see ``write_file``.
 
     Args:
         lake_path: folder of the lake.
@@ -84,19 +84,37 @@ def write_table(
     Raises:
         OSError: disk full, no permission; the hidden file is removed.
     """
+    schema = stored_schema(table)
+
+    def fill(file: BinaryIO) -> int:
+        num_rows = 0
+        with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
+            for group in row_groups:
+                if group.num_rows:
+                    writer.write_table(group.cast(schema), row_group_size=group.num_rows)
+                    num_rows += group.num_rows
+        return num_rows
+
+    return write_file(lake_path, table, run_id, name, fill)
+
+
+def write_file(
+    lake_path: Path, table: str, run_id: str, name: str, fill: Callable[[BinaryIO], int]
+) -> ShardFile:
+    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+
+    ``fill`` writes the content and says its number of rows.
+
+    Raises:
+        OSError: disk full, no permission; the hidden file is removed, as for any other error.
+    """
     folder = lake_path / table / run_id
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.parquet"
     hidden = folder / f".{name}.{os.getpid()}.tmp"
-    schema = stored_schema(table)
-    num_rows = 0
     try:
         with hidden.open("wb") as file:
-            with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
-                for group in row_groups:
-                    if group.num_rows:
-                        writer.write_table(group.cast(schema), row_group_size=group.num_rows)
-                        num_rows += group.num_rows
+            num_rows = fill(file)
             file.flush()
             os.fsync(file.fileno())
         hidden.replace(path)

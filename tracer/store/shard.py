@@ -12,7 +12,7 @@ memory needed is that of one layer, not of the shard.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from tracer.schema import arrow_schema
 from tracer.store.choices import round_mantissa, sort_choices
-from tracer.store.parquet_files import ShardFile, stored_schema, write_table
+from tracer.store.layer_file import write_layers
+from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
 from tracer.store.traces import RequestTrace, batched
@@ -28,6 +29,11 @@ from tracer.store.traces import RequestTrace, batched
 __all__ = ["ShardFile", "ShardWriter", "write_table"]
 
 _BF16_DROPPED, _F16_DROPPED = 16, 13
+# Columns that are the same in every layer.
+_SHARED = ("run_id", "request_id", "position", "phase")
+
+# A layer's id and its lists, [n, width] each.
+_Layer = tuple[int, Sequence[npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +69,20 @@ class ShardWriter:
             return []
         rows.check_frame(self.num_experts)
         shard = _Shard(self, name, rows)
-        tables = {"routing": shard.routing()}
+        by_layer = {"routing": shard.routing()}
         if rows.candidate_ids is not None:
-            tables["candidates"] = shard.candidates()
+            by_layer["candidates"] = shard.candidates()
         if rows.router_logits is not None:
-            tables["router_logits"] = shard.router_logits()
+            by_layer["router_logits"] = shard.router_logits()
+        # After `routing`, whose rows are summed as they are made.
+        sums = {"usage": shard.usage(), "usage_by_domain": shard.usage_by_domain()}
         if tokens:
-            tables["tokens"] = shard.tokens()
-        # Last: their sums are made while the rows of `routing` are.
-        tables["usage"] = shard.usage()
-        tables["usage_by_domain"] = shard.usage_by_domain()
+            sums["tokens"] = shard.tokens()
         done: list[ShardFile] = []
         try:
-            for table, groups in tables.items():
+            for table, layers in by_layer.items():
+                done.append(shard.write_layers(table, layers))
+            for table, groups in sums.items():
                 done.append(write_table(self.lake_path, table, self.run_id, name, groups))
         except BaseException:
             for file in done:
@@ -126,37 +133,42 @@ class _Shard:
         self._rollup = Rollup(rows, writer.num_experts)
         self._by_request: list[RequestUsage] = []
         self._by_domain: list[DomainUsage] = []
-        self._run = _repeated(writer.run_id, len(rows.positions))
-        self._request = self._picked(np.repeat(np.arange(len(counts)), counts))
-        self._position = pa.array(rows.positions)
-        self._phase = _phases(rows.positions, np.repeat(self._prompts, counts))
+        columns = [
+            _repeated(writer.run_id, len(rows.positions)),
+            self._picked(np.repeat(np.arange(len(counts)), counts)),
+            pa.array(rows.positions),
+            _phases(rows.positions, np.repeat(self._prompts, counts)),
+        ]
+        self._shared = pa.Table.from_arrays(columns, names=_SHARED)
 
-    def routing(self) -> Iterator[pa.Table]:
+    def routing(self) -> Iterator[_Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
-            ids, weights = self._rows.choices(index, self._writer.num_experts)
-            stored_ids, stored_weights = sort_choices(ids, weights)
+            ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
             if self._writer.precision == "bf16":
-                stored_weights = round_mantissa(stored_weights, _BF16_DROPPED)
-            by_request, by_domain = self._rollup.add(stored_ids, stored_weights)
+                weights = round_mantissa(weights, _BF16_DROPPED)
+            by_request, by_domain = self._rollup.add(ids, weights)
             self._by_request.append(by_request)
             self._by_domain.append(by_domain)
-            columns = [
-                *self._key(layer_id),
-                self._phase,
-                _lists(stored_ids),
-                _lists(stored_weights),
-            ]
-            yield _table("routing", columns)
+            yield layer_id, [ids, weights]
 
-    def candidates(self) -> Iterator[pa.Table]:
+    def candidates(self) -> Iterator[_Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
-            ids, scores = self._rows.candidates(index, self._writer.num_experts)
-            yield _table("candidates", [*self._key(layer_id), _lists(ids), _lists(scores)])
+            yield layer_id, self._rows.candidates(index, self._writer.num_experts)
 
-    def router_logits(self) -> Iterator[pa.Table]:
+    def router_logits(self) -> Iterator[_Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
-            logits = round_mantissa(self._rows.logits(index), _F16_DROPPED)
-            yield _table("router_logits", [*self._key(layer_id), _lists(logits)])
+            yield layer_id, [round_mantissa(self._rows.logits(index), _F16_DROPPED)]
+
+    def write_layers(self, table: str, layers: Iterator[_Layer]) -> ShardFile:
+        """Write a table that has a row per token and layer."""
+        schema = arrow_schema(table)
+        shared = self._shared.select([name for name in schema.names if name in _SHARED])
+        writer = self._writer
+
+        def fill(file: BinaryIO) -> int:
+            return write_layers(file, schema, shared, layers, writer.num_experts)
+
+        return write_file(writer.lake_path, table, writer.run_id, self._name, fill)
 
     def tokens(self) -> Iterator[pa.Table]:
         requests = self._rows.requests
@@ -226,10 +238,6 @@ class _Shard:
             ),
         ]
         yield _table("usage_by_domain", columns)
-
-    def _key(self, layer_id: int) -> list[pa.Array]:
-        layer = np.full(len(self._rows.positions), layer_id, dtype=np.int16)
-        return [self._run, self._request, self._position, pa.array(layer)]
 
     def _picked(self, numbers: npt.NDArray[np.integer]) -> pa.Array:
         return _indexed(numbers, self._request_ids)
