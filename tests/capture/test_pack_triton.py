@@ -44,7 +44,7 @@ def test_the_kernel_compiles_to_machine_code(monkeypatch, tmp_path, capability, 
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from tracer.capture.pack_kernel import _pack
+    from tracer.capture.pack_kernel import _BLOCK, _pack
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     tensors = ("topk_ids", "topk_weights", "expert_ids", "gate_weights")
@@ -54,7 +54,7 @@ def test_the_kernel_compiles_to_machine_code(monkeypatch, tmp_path, capability, 
         "top_k": "constexpr",
         "block": "constexpr",
     }
-    source = ASTSource(fn=_pack, signature=signature, constexprs={"top_k": 6, "block": 256})
+    source = ASTSource(fn=_pack, signature=signature, constexprs={"top_k": 6, "block": _BLOCK})
     kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     assert f".target sm_{capability}" in kernel.asm["ptx"]
     assert kernel.asm["cubin"][:4] == b"\x7fELF"

@@ -1,5 +1,8 @@
 """The check that runs on GPUs, run eagerly on the CPU: it passes, and it can fail."""
 
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
@@ -71,3 +74,24 @@ def test_rows_that_the_next_step_overwrites_are_noticed(monkeypatch):
 
     monkeypatch.setattr(router_stack, "Drain", Aliasing)
     assert wrong_steps(Shape(3, 8, 32), CPU, 30, eager)
+
+
+def test_a_machine_with_torch_and_numpy_alone_can_run_it(repository):
+    """Whatever else is asked for while the helper is imported is missing there."""
+    code = (
+        "import sys, torch, numpy\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] not in ('tests', 'tracer', 'torch', 'numpy', "
+        "*sys.stdlib_module_names):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import tests.gpu.router_stack\n"
+        "print(sorted(m for m in sys.modules if m.startswith('tracer.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=repository
+    )
+    assert done.returncode == 0, done.stderr
+    names = ("buffer", "drain", "pack", "row_format")
+    assert done.stdout.strip() == str(["tracer.capture", *(f"tracer.capture.{n}" for n in names)])

@@ -36,6 +36,7 @@ def test_large_steps_outrun_the_transfer_and_stay_whole(device):
     assert wrong == []
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_taking_never_waits_for_the_device(device):
     """Torch raises at whatever synchronises; the device is still busy when the takes are done."""
     drain = Drain(ROW_BYTES, 64, device, slots=4)
