@@ -42,6 +42,7 @@ class Collector:
 
     layer_ids: the worker's MoE layers, ascending; worker: its part of the shard names
     tokens: whether this worker writes the `tokens` table (the first pipeline stage does)
+    prefix_caching: prompt tokens may have been answered from the cache, without a row
     once: files to commit with the first batch
     """
 
@@ -50,6 +51,7 @@ class Collector:
     layer_ids: Sequence[int]
     worker: str
     tokens: bool = True
+    prefix_caching: bool = False
     once: list[ShardFile] = field(default_factory=list)
     _numbers: RequestNumbers = field(default_factory=RequestNumbers)
     _log: RowLog = field(init=False)
@@ -57,6 +59,7 @@ class Collector:
     _arrived: "queue.Queue[Any]" = field(default_factory=queue.Queue)
     _to_write: "queue.Queue[Any]" = field(default_factory=lambda: queue.Queue(1))
     _written: "queue.Queue[tuple[int, list[ShardFile]]]" = field(default_factory=queue.Queue)
+    _cached: "queue.Queue[tuple[str, int]]" = field(default_factory=queue.Queue)
     _error: BaseException | None = None
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -117,6 +120,17 @@ class Collector:
             written[batch] = files
         return written
 
+    def take_cached(self) -> dict[str, int]:
+        """Prompt tokens without a row, by request, where the engine said another number.
+
+        Ask after ``take_written``: the answer covers all batches that named.
+        """
+        cached: dict[str, int] = {}
+        while not self._cached.empty():
+            request_id, missing = self._cached.get()
+            cached[request_id] = missing
+        return cached
+
     def stop(self) -> None:
         """End the threads; rows that were not sealed are forgotten."""
         for thread, source in zip(self._threads, (self._arrived, self._to_write), strict=True):
@@ -146,8 +160,7 @@ class Collector:
         if isinstance(item, Step):
             self._append(item)
         elif isinstance(item, _Discard):
-            nothing = [0] * len(item.engine_ids)
-            self._log.take(self._numbers.close(item.engine_ids), nothing, nothing)
+            self._log.take(self._numbers.close(item.engine_ids), [0] * len(item.engine_ids))
         else:
             self._to_write.put((item.batch, self._take(item.finished)))
 
@@ -166,10 +179,16 @@ class Collector:
             return None
         taken = self._log.take(
             self._numbers.close([request.engine_id for request in finished]),
-            [request.cached_prefix_tokens for request in finished],
             [request.num_forwarded for request in finished],
         )
-        return assemble(finished, taken, self.row_format, self.layer_ids)
+        rows = assemble(
+            finished, taken, self.row_format, self.layer_ids, prefix_caching=self.prefix_caching
+        )
+        for request, traced in zip(finished, rows.requests, strict=True):
+            missing = request.num_forwarded - traced.num_rows
+            if missing != request.cached_prefix_tokens:
+                self._cached.put((request.request_id, missing))
+        return rows
 
     def _write(self, item: tuple[int, ShardRows | None]) -> None:
         batch, rows = item

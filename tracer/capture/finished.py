@@ -25,7 +25,7 @@ class FinishedRequest:
 
     engine_id: the id the worker knows it by
     token_ids: prompt and generated tokens, the last sampled one included
-    cached_prefix_tokens: prompt tokens that were not run, so have no rows
+    cached_prefix_tokens: prompt tokens that its first prefill skipped, so have no rows
     """
 
     engine_id: str
@@ -46,6 +46,8 @@ def assemble(
     taken: TakenRows,
     row_format: RowFormat,
     layer_ids: Sequence[int],
+    *,
+    prefix_caching: bool = False,
 ) -> ShardRows:
     """The rows of a shard.
 
@@ -54,54 +56,58 @@ def assemble(
         taken: their records, in the same order.
         row_format: of the records.
         layer_ids: the layers in a record.
+        prefix_caching: prompt tokens may have no record. The last one always has: the engine
+            needs its output.
 
     Raises:
         CaptureMismatchError: a token that was not seen or is not the one the engine returned,
             or a layer that did not report.
     """
     tokens = [np.asarray(request.token_ids, dtype=np.int32) for request in finished]
-    counts = np.diff(taken.starts)
-    first = np.array([request.cached_prefix_tokens for request in finished])
-    positions = np.arange(int(taken.starts[-1])) - np.repeat(taken.starts[:-1] - first, counts)
+    lengths = np.diff(taken.starts)
+    positions = np.arange(int(taken.starts[-1])) - np.repeat(taken.starts[:-1], lengths)
 
     def fail(row: Any, what: str) -> None:
         request = finished[_request_of(taken, row)]
         raise CaptureMismatchError(request.request_id, what)
 
-    unseen = np.flatnonzero(~taken.seen)
+    lost = ~taken.seen
+    if prefix_caching:
+        last = np.array([request.num_prompt_tokens - 1 for request in finished])
+        lost &= positions >= np.repeat(last, lengths)
+    unseen = np.flatnonzero(lost)
     if len(unseen):
         begin, end = taken.starts[_request_of(taken, unseen[0]) :][:2]
-        count = int((unseen < end).sum())
         fail(
             unseen[0],
-            f"{count} of {end - begin} tokens were not seen, the first at position"
-            f" {positions[unseen[0]]}",
+            f"{int((unseen < end).sum())} of {end - begin} tokens were not seen, the first at"
+            f" position {positions[unseen[0]]}",
         )
-    expected = np.concatenate(
-        [
-            part[request.cached_prefix_tokens : request.num_forwarded]
-            for request, part in zip(finished, tokens, strict=True)
-        ]
-    )
-    seen = row_format.array(taken.rows, "token_id")[:, 0]
+    kept = np.flatnonzero(taken.seen)
+    rows = taken.rows if len(kept) == len(taken.seen) else taken.rows[kept]
+    expected = np.concatenate([part[:-1] for part in tokens])[kept]
+    seen = row_format.array(rows, "token_id")[:, 0]
     wrong = np.flatnonzero(seen != expected)
     if len(wrong):
-        row = wrong[0]
+        at = wrong[0]
         fail(
-            row,
-            f"token {seen[row]} was seen at position {positions[row]}, the engine returned"
-            f" {expected[row]}",
+            kept[at],
+            f"token {seen[at]} was seen at position {positions[kept[at]]}, the engine returned"
+            f" {expected[at]}",
         )
-    ids = row_format.array(taken.rows, "expert_ids")
+    ids = row_format.array(rows, "expert_ids")
     missing = ids == _NO_EXPERT[ids.dtype.itemsize]
     if missing.any():
-        row, layer = np.argwhere(missing.any(axis=-1))[0]
+        at, layer = np.argwhere(missing.any(axis=-1))[0]
         fail(
-            row, f"layer {layer_ids[layer]} did not report its choice at position {positions[row]}"
+            kept[at],
+            f"layer {layer_ids[layer]} did not report its choice at position {positions[kept[at]]}",
         )
+    owner = np.repeat(np.arange(len(finished)), lengths)[kept]
+    counts = np.bincount(owner, minlength=len(finished))
     recorded = {field.name for field in row_format.fields}
     extras: dict[str, Any] = {
-        name: row_format.array(taken.rows, name) for name in _EXTRAS if name in recorded
+        name: row_format.array(rows, name) for name in _EXTRAS if name in recorded
     }
     return ShardRows(
         layer_ids,
@@ -111,9 +117,9 @@ def assemble(
             )
             for request, part, count in zip(finished, tokens, counts, strict=True)
         ],
-        positions.astype(np.int32),
+        positions[kept].astype(np.int32),
         ids,
-        row_format.array(taken.rows, "gate_weights"),
+        row_format.array(rows, "gate_weights"),
         **extras,
     )
 

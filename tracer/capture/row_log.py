@@ -79,22 +79,19 @@ class RowLog:
             return self._spare.pop()
         return np.empty((self._chunk_rows, self.row_format.row_bytes), dtype=np.uint8)
 
-    def take(self, numbers: Sequence[int], begins: Sequence[int], ends: Sequence[int]) -> TakenRows:
+    def take(self, numbers: Sequence[int], lengths: Sequence[int]) -> TakenRows:
         """Remove the records of some requests and order them by request and position.
 
         Of several records of one position the last wins: a preempted request computes its rows
-        again, and a rejected draft token is replaced by the accepted one. Positions outside
-        ``begins`` (inclusive) to ``ends`` (exclusive) are dropped, rejected drafts beyond the
-        end of the output among them.
+        again, and a rejected draft token is replaced by the accepted one. Positions from
+        ``lengths`` on are dropped: rejected drafts beyond the end of the output.
 
         Args:
             numbers: of the requests to take, each once.
-            begins: their first position with a record.
-            ends: their last position with a record, plus one.
+            lengths: the positions of each, from 0.
         """
-        first = np.asarray(begins, dtype=np.int64)
-        lengths = np.asarray(ends, dtype=np.int64) - first
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        counts = np.asarray(lengths, dtype=np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)])
         owner = self._concatenated(self._owners)
         # Numbers are reused, so the highest is about as large as the number of open requests.
         highest = max([int(owner.max(initial=NOBODY)), *numbers, 0])
@@ -104,8 +101,8 @@ class RowLog:
         request = order[owner]
         source = np.full(int(starts[-1]), -1, dtype=np.int64)
         mine = np.flatnonzero(request >= 0)
-        place = self._positions()[mine] - first[request[mine]]
-        inside = (place >= 0) & (place < lengths[request[mine]])
+        place = self._positions()[mine]
+        inside = place < counts[request[mine]]
         mine, place = mine[inside], place[inside]
         # NumPy assigns in order, so of equal targets the last stays.
         source[starts[request[mine]] + place] = mine

@@ -139,6 +139,7 @@ class WorkerCapture:
             facts.layer_ids,
             name,
             tokens=self._is_first_stage,
+            prefix_caching=bool(self._worker.vllm_config.cache_config.enable_prefix_caching),
             once=once,
         )
         self._collector.start()
@@ -165,13 +166,18 @@ class WorkerCapture:
         return self._answer(lambda collector: collector.discard(engine_ids))
 
     def collect(self, wait: bool) -> Any:
-        """Shards written since the last call, or the error that stopped the writer."""
+        """Shards written since the last call, or the error that stopped the writer.
+
+        ``cached`` names the requests whose prompt tokens without rows are another number than
+        the engine said.
+        """
         return self._answer(
             lambda collector: {
                 "written": [
                     [number, [file.to_dict() for file in files]]
                     for number, files in collector.take_written(wait=wait).items()
-                ]
+                ],
+                "cached": collector.take_cached(),
             }
         )
 
