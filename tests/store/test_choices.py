@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tracer.store import choices
 from tracer.store.choices import round_mantissa, sort_choices
 
 
@@ -36,3 +37,42 @@ def test_sorting_keeps_every_weight_exactly():
 )
 def test_bf16_rounding_is_to_nearest_even(value, expected):
     assert round_mantissa(np.array([value], dtype=np.float32), 16).tolist() == [expected]
+
+
+@pytest.mark.parametrize("width", [*range(1, 18), 22, 33])
+@pytest.mark.parametrize("dropped", [None, 16], ids=["float32", "bfloat16"])
+def test_any_number_of_choices_is_sorted(width, dropped):
+    """Against NumPy's own sort by two keys; few different weights, so that many are equal."""
+    rng = np.random.default_rng(width)
+    ids = np.argsort(rng.random((300, width)), axis=-1).astype(np.uint8)
+    weights = (rng.integers(-3, 4, size=(300, width)) / 7).astype(np.float32)
+    if dropped:
+        weights = round_mantissa(weights, dropped)
+    order = np.lexsort((ids, -weights), axis=-1)
+    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    assert (sorted_ids == np.take_along_axis(ids, order, axis=-1)).all()
+    assert (sorted_weights == np.take_along_axis(weights, order, axis=-1)).all()
+    assert sorted_ids.dtype == np.int16
+
+
+def test_blocks_of_rows_are_sorted_alike(monkeypatch):
+    """Ten rows, four at a time: the last block is short."""
+    monkeypatch.setattr(choices, "_BLOCK", 4)
+    ids = np.tile(np.array([2, 0, 1], dtype=np.uint8), (10, 1))
+    weights = np.tile(np.array([0.25, 0.5, 1.0], dtype=np.float32), (10, 1))
+    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    assert sorted_ids.tolist() == [[1, 0, 2]] * 10
+    assert sorted_weights.tolist() == [[1.0, 0.5, 0.25]] * 10
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.0 + 2**-10, 1.0 + 2**-10),  # 11 significant bits are kept
+        (1.0 + 2**-11, 1.0),
+        (1.0 + 3 * 2**-11, 1.0 + 2**-9),
+        (-100001.0, -100032.0),  # beyond float16, whose range does not apply; steps of 64
+    ],
+)
+def test_rounding_to_the_precision_of_float16(value, expected):
+    assert round_mantissa(np.array([value], dtype=np.float32), 13).tolist() == [expected]

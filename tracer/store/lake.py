@@ -27,6 +27,7 @@ from tracer.errors import (
     first_line,
 )
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
+from tracer.store.lake_folder import absolute_folder, is_lake
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
 
@@ -70,8 +71,8 @@ class Lake:
             NotALakeError: nothing there, or something else.
             InputError: a lake of another schema version, or a path delta-rs cannot work in.
         """
-        root = _absolute(path)
-        if not _is_lake(root):
+        root = absolute_folder(path)
+        if not is_lake(root):
             raise NotALakeError(path)
         lake = cls(root)
         version = lake.delta("runs").metadata().configuration.get(_VERSION_KEY)
@@ -90,8 +91,8 @@ class Lake:
         Raises:
             InputError: the folder holds something else, or cannot be made.
         """
-        root = _absolute(path)
-        if _is_lake(root):
+        root = absolute_folder(path)
+        if is_lake(root):
             return cls.open(path)
         cls.check_usable(path)
         try:
@@ -111,8 +112,8 @@ class Lake:
         Raises:
             InputError: the folder holds something else, or cannot be used.
         """
-        root = _absolute(path)
-        if _is_lake(root):
+        root = absolute_folder(path)
+        if is_lake(root):
             return
         known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
         try:
@@ -286,26 +287,6 @@ def _told_as_damage(path: str) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise DamagedDataError(f"{path} cannot be read: {first_line(error)}", _RESTORE) from error
-
-
-def _is_lake(root: Path) -> bool:
-    return any((root / "runs" / "_delta_log").glob("*.json"))
-
-
-def _absolute(path: Path | str) -> Path:
-    """The lake's folder, if delta-rs can work in it."""
-    if "://" in str(path) or str(path).startswith(("s3:", "gs:", "az:")):
-        raise InputError(
-            f"{path} is not a folder of this machine", "this version keeps lakes in folders."
-        )
-    root = Path(path).absolute()
-    bad = {c for c in str(root) if c in "%[]\\" or not c.isprintable()}
-    if bad:
-        raise InputError(
-            f"{path} cannot be a lake: its full path contains {' '.join(map(repr, sorted(bad)))}",
-            "use a folder without '%', '[', ']', backslashes and control characters.",
-        )
-    return root
 
 
 def _live_files(table: DeltaTable) -> list[str]:

@@ -24,7 +24,6 @@ from tracer.store.layer_file import write_layers
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
-from tracer.store.traces import RequestTrace, batched
 
 __all__ = ["ShardFile", "ShardWriter", "write_table"]
 
@@ -48,9 +47,7 @@ class ShardWriter:
     num_experts: int
     precision: str
 
-    def write(
-        self, name: str, rows: ShardRows | Sequence[RequestTrace], *, tokens: bool = True
-    ) -> list[ShardFile]:
+    def write(self, name: str, rows: ShardRows, *, tokens: bool = True) -> list[ShardFile]:
         """Write the files of one shard; of no requests, none.
 
         Args:
@@ -63,8 +60,6 @@ class ShardWriter:
             OSError: the disk refuses.
             In both cases files of this shard that were finished are removed.
         """
-        if not isinstance(rows, ShardRows):
-            rows = batched(rows)
         if not rows.requests:
             return []
         rows.check_frame(self.num_experts)
