@@ -1,0 +1,175 @@
+"""Tables that only some runs have: candidates, router_logits, routers."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.store.conftest import make_rows, request_row, run_row
+from tracer.api import open_lake
+from tracer.errors import DamagedDataError
+from tracer.schema import OPTIONAL_TABLES, arrow_schema
+from tracer.store import commit
+from tracer.store.lake import Lake
+from tracer.store.run_writer import writing_run
+from tracer.store.shard import ShardWriter
+from tracer.store.shard_rows import RouterWeights
+
+ROUTERS = {0: RouterWeights(np.ones((4, 3), np.float32)), 2: RouterWeights(np.eye(4, dtype="f4"))}
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return Lake.create(tmp_path / "lake")
+
+
+def rows_with_extras(request):
+    """Three tokens in two layers, one candidate and four logits each."""
+    return dataclasses.replace(
+        make_rows(request),
+        candidate_ids=np.full((3, 2, 1), 3, np.int16),
+        candidate_scores=np.full((3, 2, 1), 0.75, np.float32),
+        router_logits=np.full((3, 2, 4), -1.5, np.float16),
+    )
+
+
+def files_of(lake, run_id, batch, request):
+    """A shard with all that can be recorded, the routers of the run among it."""
+    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    name = f"{batch:06d}-w0"
+    return [
+        *writer.write(name, rows_with_extras(request)),
+        writer.write_routers(f"routers-{name}", ROUTERS),
+    ]
+
+
+def heights(lake):
+    return {table: pl.read_delta(str(lake.path / table)).height for table in OPTIONAL_TABLES}
+
+
+def test_a_lake_without_them_shows_them_empty(lake):
+    opened = open_lake(lake.path)
+    for table in OPTIONAL_TABLES:
+        names = arrow_schema(table).names
+        relation = opened.sql(f"from {table}")
+        assert (relation.columns, relation.fetchall()) == (names, [])
+        frame = opened.scan(table).collect()
+        assert (frame.columns, frame.height) == (names, 0)
+        assert lake.files(table) == []
+        assert lake.num_rows(table, "r") == 0
+        assert not (lake.path / table).exists()
+
+
+def test_a_run_that_has_them_makes_them(lake):
+    with writing_run(lake, run_row("plain")) as target:
+        writer = ShardWriter(lake.path, "plain", num_experts=4, precision="f32")
+        target.commit(0, writer.write("000000-w0", make_rows("a")), [request_row("a")])
+    with writing_run(lake, run_row("rich")) as target:
+        target.commit(0, files_of(lake, "rich", 0, "a"), [request_row("a")])
+    assert heights(lake) == {"candidates": 6, "router_logits": 6, "routers": 2}
+    opened = open_lake(lake.path)
+    query = (
+        "select count(*), min(candidates.scores[1]), max(logits[4]), any_value(run_id)"
+        " from routing join candidates using (run_id, request_id, position, layer_id)"
+        " join router_logits using (run_id, request_id, position, layer_id)"
+    )
+    assert opened.sql(query).fetchall() == [(6, 0.75, -1.5, "rich")]
+    routers = opened.scan("routers").sort("layer_id").collect()
+    assert routers["hidden_size"].to_list() == [3, 4]
+    assert lake.num_rows("candidates", "plain") == 0
+
+
+def test_routers_are_committed_once_per_run(lake):
+    """An attempt that died brought them already; another run has its own."""
+    for run_id in ("r", "s"):
+        for batch, request in enumerate("ab"):
+            with writing_run(lake, run_row(run_id)) as target:
+                target.commit(batch, files_of(lake, run_id, batch, request), [request_row(request)])
+    routers = pl.read_delta(str(lake.path / "routers"))
+    assert sorted(routers.select("run_id", "layer_id").rows()) == [
+        (run_id, layer) for run_id in ("r", "s") for layer in (0, 2)
+    ]
+    assert heights(lake)["candidates"] == 2 * 2 * 6
+
+
+@pytest.mark.parametrize("done", range(8))
+def test_a_crash_between_any_two_tables_is_finished(lake, monkeypatch, done):
+    """Eight tables: the process dies when ``done`` of them are committed."""
+    requests = commit.write_requests(lake, "r", 0, [{"run_id": "r", **request_row("a")}])
+    files = [*files_of(lake, "r", 0, "a"), requests]
+    add_once, calls = commit._add_once, []
+
+    def dies(*arguments):
+        if len(calls) == done:
+            raise KeyboardInterrupt
+        calls.append(arguments[1])
+        add_once(*arguments)
+
+    monkeypatch.setattr(commit, "_add_once", dies)
+    with pytest.raises(KeyboardInterrupt):
+        commit.commit_batch(lake, "r", 0, files)
+    monkeypatch.undo()
+    assert lake.request_status("r") == {}
+    assert commit.recover(lake, "r") == 0
+    assert lake.request_status("r") == {"a": "complete"}
+    assert heights(lake) == {"candidates": 6, "router_logits": 6, "routers": 2}
+
+
+def test_a_crash_before_the_commit_leaves_nothing_behind(lake):
+    files_of(lake, "r", 0, "a")
+    assert commit.recover(lake, "r") == 7
+    assert not list(lake.path.glob("*/r/*"))
+    assert all(lake.files(table) == [] for table in OPTIONAL_TABLES)
+
+
+def test_a_file_that_is_gone_is_damage(lake):
+    with writing_run(lake, run_row("r")) as target:
+        target.commit(0, files_of(lake, "r", 0, "a"), [request_row("a")])
+    Path(lake.files("candidates")[0]).unlink()
+    with pytest.raises(DamagedDataError, match="candidates names it"):
+        lake.files("candidates")
+    shutil.rmtree(lake.path / "router_logits" / "_delta_log")
+    (lake.path / "router_logits" / "_delta_log").mkdir()
+    with pytest.raises(DamagedDataError, match="table router_logits"):
+        lake.files("router_logits")
+
+
+def test_two_processes_may_make_a_table_at_once(lake):
+    """Four runs, each with its first candidates: 4 x 6 rows, none lost."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "from tracer.store.lake import Lake; from tracer.store.run_writer import writing_run\n"
+        "from tests.store.conftest import request_row, run_row\n"
+        "from tests.store.test_optional_tables import files_of\n"
+        "lake = Lake.open(sys.argv[1]); run = sys.argv[2]\n"
+        "with writing_run(lake, run_row(run)) as target:\n"
+        "    files = files_of(lake, run, 0, 'a')\n"
+        "    print('ready', flush=True); sys.stdin.readline()\n"
+        "    target.commit(0, files, [request_row('a')])\n"
+    )
+    arguments = [sys.executable, "-c", script, str(lake.path)]
+    root = str(Path(__file__).parents[2])
+    writers = [
+        subprocess.Popen(
+            [*arguments, f"r{number}", root],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [writer.wait(timeout=120) for writer in writers] == [0] * 4
+    for writer in writers:
+        writer.stdin.close()
+        writer.stdout.close()
+    assert heights(lake) == {"candidates": 24, "router_logits": 24, "routers": 8}
