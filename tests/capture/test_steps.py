@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
 from tracer.capture.buffer import RoutingBuffer, record  # noqa: E402
 from tracer.capture.drain import Drain  # noqa: E402
 from tracer.capture.row_format import Field, RowFormat  # noqa: E402
-from tracer.capture.steps import watch_steps  # noqa: E402
+from tracer.capture.steps import check_runner, watch_steps  # noqa: E402
+from tracer.errors import UnsupportedModelError  # noqa: E402
 
 FORMAT = RowFormat(
     1,
@@ -114,6 +115,16 @@ def test_ends_reported_with_an_idle_step_come_with_the_next_one(runner, buffer):
     assert not seen
     runner.execute_model(scheduled(finished=["y"]))
     assert [set(step.ended) for step in seen] == [{"x", "y"}]
+
+
+def test_a_runner_that_forwards_fewer_tokens_than_it_schedules_is_refused():
+    """Known only once the drafter is loaded, which may be after the model."""
+    runner = SimpleNamespace(req_states=object(), adaptive_verification=None)
+    check_runner(runner)
+    runner.adaptive_verification = object()
+    with pytest.raises(UnsupportedModelError, match="how many draft tokens run") as caught:
+        check_runner(runner)
+    assert "enable_adaptive_verification" in caught.value.hint
 
 
 def test_a_warm_up_step_is_not_recorded(runner, buffer):

@@ -41,15 +41,21 @@ class Step:
 
 
 def check_runner(runner: Any) -> None:
-    """Refuse a model runner whose batch cannot be read.
+    """Refuse a model runner whose batch cannot be read; ask again before recording begins.
 
     Raises:
-        UnsupportedModelError: an unknown model runner class.
+        UnsupportedModelError: an unknown model runner class, or one that may forward fewer
+            tokens than it schedules.
     """
     if not (_is_v2(runner) or hasattr(runner, "input_batch")):
         name = f"{type(runner).__module__}.{type(runner).__name__}"
         raise UnsupportedModelError(
             f"model runner {name} is not supported", "use vLLM's own V1 or V2 model runner."
+        )
+    if getattr(runner, "adaptive_verification", None) is not None:
+        raise UnsupportedModelError(
+            "adaptive verification decides on the device how many draft tokens run",
+            "leave enable_adaptive_verification out of --speculative-config.",
         )
 
 

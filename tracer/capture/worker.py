@@ -130,6 +130,7 @@ class WorkerCapture:
             Path(lake_path), run_id, facts.num_experts, self._options.weight_precision
         )
         try:
+            check_runner(self._worker.model_runner)
             once = self._write_routers(writer, name) if first else []
         except Exception as error:  # noqa: BLE001 - the driver raises it
             return {"error": describe_error(error)}
