@@ -18,7 +18,7 @@ BASE = (
     "tracer.files",
     "tracer.domain_map",
 )
-STAGES = ("analysis", "capture", "datasets", "demo", "report", "store", "workflow")
+STAGES = ("analysis", "bench", "capture", "datasets", "demo", "report", "store", "workflow")
 
 # What the modules of a stage may import beside base and themselves, at any level. The package
 # itself holds the version only.
@@ -29,6 +29,7 @@ STAGE_IMPORTS = {
     "datasets": (),
     "demo": ("tracer.datasets.prompts",),
     "capture": ("tracer.store", "tracer.datasets.options"),
+    "bench": ("tracer.capture", "tracer.demo", "tracer.store"),
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
     "api": ("tracer.analysis", "tracer.store"),
@@ -41,16 +42,29 @@ LIBRARY_HOMES = {
     "deltalake": ("tracer.store",),
     "duckdb": ("tracer.analysis", "tracer.api"),
     "jinja2": ("tracer.report.html",),
-    "numpy": ("tracer.analysis", "tracer.capture", "tracer.demo", "tracer.store"),
+    "numpy": (
+        "tracer.analysis",
+        "tracer.bench",
+        "tracer.capture",
+        "tracer.demo",
+        "tracer.store",
+    ),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
     "psutil": ("tracer.capture.engine_setup",),
-    "pyarrow": ("tracer.capture.drive", "tracer.datasets.files", "tracer.schema", "tracer.store"),
+    "pyarrow": (
+        "tracer.bench.floor",
+        "tracer.capture.drive",
+        "tracer.datasets.files",
+        "tracer.schema",
+        "tracer.store",
+    ),
     "pydantic": ("tracer.workflow.job_file",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
-    "safetensors": ("tracer.demo.checkpoint",),
+    "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
     "tokenizers": ("tracer.demo.tokens",),
     "torch": ("tracer.capture",),
-    "vllm": ("tracer.capture",),
+    "triton": ("tracer.capture.pack_kernel",),
+    "vllm": ("tracer.bench", "tracer.capture"),
     "yaml": ("tracer.workflow.job_file",),
     "zstandard": ("tracer.datasets.lines",),
 }
@@ -61,7 +75,19 @@ EXTRA_AT_MODULE_LEVEL = {
     "psutil": (),
     "safetensors": (),
     "tokenizers": (),
-    "torch": ("tracer.capture.attach", "tracer.capture.buffer"),
+    "torch": (
+        "tracer.capture.attach",
+        "tracer.capture.buffer",
+        "tracer.capture.drain",
+        "tracer.capture.extras.candidates",
+        "tracer.capture.extras.extra",
+        "tracer.capture.extras.router_logits",
+        "tracer.capture.extras.router_weights",
+        "tracer.capture.pack",
+        "tracer.capture.pack_kernel",
+        "tracer.capture.row_format",
+    ),
+    "triton": ("tracer.capture.pack_kernel",),
     "vllm": (),
 }
 

