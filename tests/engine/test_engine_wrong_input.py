@@ -91,10 +91,34 @@ def test_an_option_vllm_does_not_know(refused, planted_model):
     refused(2, "--no-such-option", model=planted_model("olmoe"), options=["--no-such-option"])
 
 
-def test_prefix_caching_and_unproved_layouts(refused, planted_model):
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--data-parallel-size", "2"], "data parallelism"),
+        (["--enable-expert-parallel"], "expert parallelism"),
+        (["--decode-context-parallel-size", "2"], "decode context parallelism"),
+    ],
+)
+def test_layouts_that_were_not_proved(refused, planted_model, option, words):
+    refused(4, words, "--allow-unproved-layout", model=planted_model("olmoe"), options=option)
+
+
+def test_samples_that_would_all_be_the_same(refused, planted_model):
     model = planted_model("olmoe")
-    refused(2, "prefix caching", model=model, options=["--enable-prefix-caching"])
-    refused(4, "pipeline parallelism", model=model, options=["--pipeline-parallel-size", "2"])
+    refused(2, "3 samples", "--temperature", model=model, options=["--samples", "3"])
+    refused(2, "stops nothing", model=model, options=["--stop", ""])
+
+
+def test_a_row_called_like_a_sample(refused, folder, planted_model):
+    (folder / "p.jsonl").write_text('{"id": "a", "prompt": "x"}\n{"id": "a#1", "prompt": "y"}\n')
+    options = ["--samples", "2", "--temperature", "1"]
+    refused(2, "row 'a#1'", "sample 1 of row 'a'", model=planted_model("olmoe"), options=options)
+
+
+def test_an_adapter_that_is_none(refused, folder, planted_model):
+    (folder / "adapter").mkdir()
+    options = ["--lora", "adapter"]
+    refused(2, "no LoRA adapter in adapter", model=planted_model("olmoe"), options=options)
 
 
 def test_a_folder_that_is_something_else(engine, folder, planted_model):
