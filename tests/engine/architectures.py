@@ -40,7 +40,7 @@ LATENT = {
 }  # fmt: skip
 GATE = {"weight": "mlp.gate.weight"}
 BIASED_GATE = {**GATE, "selection_bias": "mlp.gate.e_score_correction_bias"}
-BLOCK_ROUTER = {"weight": "block_sparse_moe.router.weight"}
+BLOCK_ROUTER = ({"weight": "block_sparse_moe.router.weight"}, "block_sparse_moe.router")
 
 
 @dataclass(frozen=True)
@@ -192,29 +192,27 @@ ARCHITECTURES = (
     ),
     Architecture(
         "GPT-OSS", "gpt_oss", {**LOCAL, **HEADS}, chosen_softmax,
-        router={"weight": "mlp.router.weight", "bias": "mlp.router.bias"}, gate="mlp.router",
-        note="unquantised; logits have a bias",
+        router={"weight": "mlp.router.weight", "bias": "mlp.router.bias"},
+        gate="mlp.router", note="unquantised; logits have a bias",
     ),
     Architecture(
-        "Granite-MoE", "granitemoe", LOCAL, chosen_softmax, Facts(), BLOCK_ROUTER,
-        "block_sparse_moe.router",
+        "Granite-MoE", "granitemoe", LOCAL, chosen_softmax, Facts(), *BLOCK_ROUTER,
     ),
     Architecture(
         "Granite-MoE shared", "granitemoeshared", {**LOCAL, "shared_intermediate_size": 64},
-        chosen_softmax, Facts(num_shared_experts=1), BLOCK_ROUTER, "block_sparse_moe.router",
+        chosen_softmax, Facts(num_shared_experts=1), *BLOCK_ROUTER,
     ),
     Architecture(
         "Granite-MoE hybrid", "granitemoehybrid",
         {**LOCAL, "shared_intermediate_size": 64, "layer_types": ["mamba", "attention"],
          "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_state": 16,
          "mamba_chunk_size": 64},
-        chosen_softmax, Facts(num_shared_experts=1), BLOCK_ROUTER, "block_sparse_moe.router",
+        chosen_softmax, Facts(num_shared_experts=1), *BLOCK_ROUTER,
         note="Mamba-2 and attention",
     ),
     Architecture(
         "Hunyuan-V1-MoE", "hunyuan_v1_moe", {**EXPERTS, **HEADS, "moe_topk": [TOP_K] * 2},
-        plain(renormalise=True), Facts(num_shared_experts=1),
-        {"weight": "mlp.gate.wg.weight"},
+        plain(renormalise=True), Facts(num_shared_experts=1), {"weight": "mlp.gate.wg.weight"},
         note="vLLM's Transformers backend, routed by Transformers",
     ),
     Architecture(
@@ -259,8 +257,7 @@ ARCHITECTURES = (
         {**LOCAL, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
         functools.partial(by_definition.sparsemixer, jitter=0.01),
         Facts("sparsemixer", renormalised=False),
-        {"weight": "mlp.router.weight"}, "mlp.router", top_k=2,
-        model_class="PhiMoEForCausalLM",
+        {"weight": "mlp.router.weight"}, "mlp.router", 2, model_class="PhiMoEForCausalLM",
         note="only under the name PhiMoEForCausalLM, with attention biases",
     ),
 )  # fmt: skip
@@ -274,12 +271,11 @@ def build(architecture, folder, demo):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    vocab_size = json.loads((demo / "config.json").read_text())["vocab_size"]
-    options = {**COMMON, "vocab_size": vocab_size, **architecture.config}
+    demo_config = json.loads((demo / "config.json").read_text())
+    options = {**COMMON, "vocab_size": demo_config["vocab_size"], **architecture.config}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(architecture.model_type, **options)
-    )
+    config = AutoConfig.for_model(architecture.model_type, **options)
+    model = AutoModelForCausalLM.from_config(config)
     state = model.state_dict()
     routers = {}
     for layer in range(options["num_hidden_layers"]):
@@ -289,11 +285,9 @@ def build(architecture, folder, demo):
             if (name := f"model.layers.{layer}.{path}") in state
         }
         for role, parameter in parameters.items():
-            if role in architecture.zero:
-                parameter.zero_()
-            else:
-                mean = 1.0 if role.endswith("_scale") else 0.0
-                torch.nn.init.normal_(parameter, mean=mean, std=0.2)
+            mean = 1.0 if role.endswith("_scale") else 0.0
+            std = 0.0 if role in architecture.zero else 0.2
+            torch.nn.init.normal_(parameter, mean=mean, std=std)
         if parameters:
             routers[layer] = parameters
     model.save_pretrained(folder)
