@@ -8,7 +8,7 @@ since Transformers starts them nearly uniform, or at zero.
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Architecture:
     router: role -> parameter, after ``model.layers.N.``
     gate: module whose input is the router input, after ``model.layers.N.``
     definition: (router inputs [n, H], parameters by role) -> (ids, weights)
+    zero: roles whose parameter is zero
     model_class: architecture to name in config.json, where Transformers' own is not vLLM's
     note: for the table in the docs
     """
@@ -90,9 +91,7 @@ def biased(factor=FACTOR, **groups):
 chosen_softmax = functools.partial(by_definition.top_then_softmax, top_k=TOP_K)
 not_renormalised = Facts(renormalised=False)
 after = Facts("sigmoid", routed_scaling_factor=FACTOR, num_shared_experts=1)
-inside = Facts(
-    "sigmoid", routed_scaling_factor=FACTOR, weight_convention="scaled", num_shared_experts=1
-)
+inside = replace(after, weight_convention="scaled")
 
 ARCHITECTURES = (
     Architecture("OLMoE", "olmoe", EXPERTS, plain(renormalise=False), not_renormalised),
