@@ -9,7 +9,7 @@ import pytest
 
 from tracer.schema import arrow_schema
 from tracer.store import layer_file
-from tracer.store.layer_file import write_layers
+from tracer.store.layer_file import Layer, write_layers
 
 
 def shared_columns(rows):
@@ -28,15 +28,16 @@ def random_layers(rows, width, num_experts, layer_ids=(0, 7, 300)):
     rng = np.random.default_rng(rows)
     for layer_id in layer_ids:
         order = np.argsort(rng.random((rows, num_experts)), axis=-1)[:, :width]
-        yield layer_id, [order.astype(np.int16), rng.normal(size=(rows, width)).astype(np.float32)]
+        weights = rng.normal(size=(rows, width)).astype(np.float32)
+        yield Layer(layer_id, width, [order.astype(np.int16), weights])
 
 
 def expected_rows(shared, layers):
     return [
-        {**row, "layer_id": layer_id, "expert_ids": ids, "gate_weights": weights}
-        for layer_id, arrays in layers
+        {**row, "layer_id": layer.layer_id, "expert_ids": ids, "gate_weights": weights}
+        for layer in layers
         for row, ids, weights in zip(
-            shared.to_pylist(), *(array.tolist() for array in arrays), strict=True
+            shared.to_pylist(), *(values.tolist() for values in layer.lists), strict=True
         )
     ]  # dictionaries are equal whatever the order of their columns
 
@@ -74,20 +75,59 @@ def test_readers_find_every_row(tmp_path, monkeypatch, read, page_values, shape)
     assert read(path) == expected_rows(shared, layers)
 
 
+@pytest.mark.parametrize("read", [by_pyarrow, by_duckdb, by_polars])
+@pytest.mark.parametrize("page_values", [4, 1 << 18], ids=["many pages", "one page"])
+@pytest.mark.parametrize("scale", [1, 100, 70_000])
+def test_lists_of_different_lengths(tmp_path, monkeypatch, read, page_values, scale):
+    """`usage`: counts below 256, below 65,536 and beyond, where a dictionary does not pay."""
+    monkeypatch.setattr(layer_file, "_PAGE_VALUES", page_values)
+    lengths = np.array([1, 9, 2, 1, 17, 3])
+    ids = np.concatenate([np.arange(length, dtype=np.int16) for length in lengths])
+    counts = (np.arange(33, dtype=np.int32) + 1) * scale
+    sums = np.arange(33) / 7
+    groups = pa.table(
+        {
+            "run_id": ["r"] * 6,
+            "request_id": ["a", "a", "b", "b", "c", "c"],
+            "phase": ["prompt", "generated"] * 3,
+            "num_tokens": pa.array([30, 1, 2, 3, 4, 5], pa.int32()),
+        }
+    )
+    path = tmp_path / "file"
+    layers = [Layer(4, lengths, [ids, counts, sums]), Layer(5, lengths[::-1], [ids, counts, sums])]
+    assert write(path, groups, layers, 17, "usage") == 12
+    ends = {4: lengths.cumsum().tolist(), 5: lengths[::-1].cumsum().tolist()}
+    expected = [
+        {
+            **row,
+            "layer_id": layer,
+            "expert_ids": ids[begin:end].tolist(),
+            "num_choices": counts[begin:end].tolist(),
+            "weight_sum": sums[begin:end].tolist(),
+        }
+        for layer in (4, 5)
+        for row, begin, end in zip(
+            groups.to_pylist(), [0, *ends[layer][:-1]], ends[layer], strict=True
+        )
+    ]
+    assert read(path) == expected
+    assert pq.read_schema(path).equals(arrow_schema("usage"))
+
+
 def test_bf16_weights_are_read_back_exactly(tmp_path):
     weights = np.array([[1.0, 0.5], [-0.15625, 0.0], [3e38, 1e-38]], dtype=np.float32)
     weights = (weights.view(np.uint32) & np.uint32(0xFFFF_0000)).view(np.float32)
     ids = np.array([[0, 1]] * 3, dtype=np.int16)
-    write(tmp_path / "file", shared_columns(3), [(0, [ids, weights])], 2)
+    write(tmp_path / "file", shared_columns(3), [Layer(0, 2, [ids, weights])], 2)
     assert pq.read_table(tmp_path / "file")["gate_weights"].to_pylist() == weights.tolist()
 
 
 def test_the_file_has_the_schema_of_its_table(tmp_path):
     for table in ("routing", "candidates", "router_logits"):
-        arrays = next(random_layers(3, 2, 2, layer_ids=(0,)))[1]
+        arrays = next(random_layers(3, 2, 2, layer_ids=(0,))).lists
         lists = arrays if table != "router_logits" else arrays[1:]
         names = [n for n in shared_columns(0).column_names if n in arrow_schema(table).names]
-        write(tmp_path / table, shared_columns(3).select(names), [(0, lists)], 2, table)
+        write(tmp_path / table, shared_columns(3).select(names), [Layer(0, 2, lists)], 2, table)
         assert pq.read_schema(tmp_path / table).equals(arrow_schema(table))
 
 
@@ -130,7 +170,7 @@ def test_sizes_in_the_metadata_are_those_of_the_file(tmp_path):
 
 
 def test_no_rows_are_an_empty_file(tmp_path):
-    layers = [(0, [np.empty((0, 2), np.int16), np.empty((0, 2), np.float32)])]
+    layers = [Layer(0, 2, [np.empty((0, 2), np.int16), np.empty((0, 2), np.float32)])]
     assert write(tmp_path / "file", shared_columns(0), layers, 4) == 0
     assert pq.read_table(tmp_path / "file").num_rows == 0
     assert pl.read_parquet(tmp_path / "file").height == 0

@@ -60,7 +60,7 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(params=[2_000_000, 12], ids=["at once", "one request at a time"])
+@pytest.fixture(params=[300_000, 12], ids=["at once", "one request at a time"])
 def max_cells(request, monkeypatch):
     """12 cells are one request or domain: 3 phases of 4 experts."""
     monkeypatch.setattr(rollup_module, "_MAX_CELLS", request.param)

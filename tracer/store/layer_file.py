@@ -1,19 +1,19 @@
-"""Parquet files of the tables with a row per token and layer: `routing`, `candidates`, ...
+"""Parquet files of the tables that are sorted by layer: `routing`, `usage`, `candidates`, ...
 
-pyarrow's writer spends most of its time finding out what is known here: where lists begin (every
-`width` values), which ids occur (all below the number of experts), and which texts and positions
-(the same in every layer). So lists are encoded from arrays directly, and the columns that layers
-share are encoded once, by pyarrow, and repeated byte by byte: the same format, a fifth of the
-compute time, smaller files.
+pyarrow's writer spends most of its time finding out what is known here: where lists begin, which
+ids occur (all below the number of experts), and which texts and positions (the same in every
+layer). So lists are encoded from arrays directly, and the columns that layers share are encoded
+once, by pyarrow, and repeated byte by byte: the same format, a fifth of the compute time, smaller
+files.
 
-A file has one row group per layer. Ids are dictionary indices of one or two whole bytes, floats
-are byte-split, all is compressed with zstd level 1.
+A file has one row group per layer. Ids and counts are dictionary indices of one or two whole
+bytes, floats are byte-split, all is compressed with zstd level 1.
 Source of the format: github.com/apache/parquet-format, README.md and Encodings.md.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,29 +30,44 @@ from tracer.store.parquet_metadata import (
 )
 from tracer.store.thrift import Value, varint
 
-__all__ = ["write_layers"]
+__all__ = ["Layer", "write_layers"]
 
 _MAGIC = b"PAR1"
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _PAGE_VALUES = 1 << 18  # 1 MiB of floats before compression
-_ONE_BYTE = 256
+_ONE_BYTE, _TWO_BYTES = 1 << 8, 1 << 16
+_HALF = np.uint32(0xFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The lists of one layer, n rows.
+
+    lengths: of the lists of each row, int64 [n] and none 0, or the one length of all lists of
+        all layers
+    lists: of each column the values of all rows, in any shape: int16 (expert ids), int32
+        (counts), float32 or float64
+    """
+
+    layer_id: int
+    lengths: int | npt.NDArray[np.int64]
+    lists: Sequence[npt.NDArray[Any]]
 
 
 def write_layers(
     file: BinaryIO,
     schema: pa.Schema,
     shared: pa.Table,
-    layers: Iterable[tuple[int, Sequence[npt.NDArray[Any]]]],
+    layers: Iterable[Layer],
     num_experts: int,
 ) -> int:
     """Write one file.
 
     Args:
         file: empty.
-        schema: of the table; its lists hold int16 (expert ids) or float32.
+        schema: of the table.
         shared: n rows of its columns that are the same in every layer.
-        layers: a layer's id and its lists in the order of the schema: int16 or float32
-            [n, width], contiguous.
+        layers: their lists, in the order of the schema.
         num_experts: expert ids are 0..num_experts-1.
 
     Returns:
@@ -62,14 +77,16 @@ def write_layers(
     columns = _shared_chunks(shared) if rows else {}
     lists = [field.name for field in schema if pa.types.is_list(field.type)]
     groups: list[Value] = []
+    pages: list[_Part] | None = None
     offset = file.write(_MAGIC)
-    for layer_id, arrays in layers:
+    for layer in layers:
         if not rows:
             continue
-        columns["layer_id"] = _constant_chunk(layer_id, rows)
-        for name, values in zip(lists, arrays, strict=True):
-            of_ids = values.dtype == np.int16
-            columns[name] = _ids_chunk(values, num_experts) if of_ids else _floats_chunk(values)
+        columns["layer_id"] = _constant_chunk(layer.layer_id, rows)
+        if pages is None or not isinstance(layer.lengths, int):
+            pages = list(_pages(rows, layer.lengths))
+        for name, values in zip(lists, layer.lists, strict=True):
+            columns[name] = _list_chunk(values.ravel(), pages, num_experts)
         groups.append(row_group(schema, columns, rows, len(groups), offset))
         offset += sum(file.write(columns[field.name].data) for field in schema)
     end = footer(schema, rows * len(groups), groups)
@@ -126,60 +143,85 @@ def _constant_chunk(number: int, rows: int) -> Chunk:
     )
 
 
-def _ids_chunk(ids: npt.NDArray[np.int16], num_experts: int) -> Chunk:
-    """Lists of expert ids: every expert is in the dictionary, so that an id is its own index.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The values that one page of each list column holds, and where its lists begin."""
 
-    Indices take whole bytes, which costs nothing once compressed.
-    """
-    dictionary, raw = _page(_plain_ints(range(num_experts)), dictionary=num_experts)
-    width = 1 if num_experts <= _ONE_BYTE else 2
-    data = bytearray(dictionary)
-    for part, levels in _parts(ids):
-        indices = part.astype("<u1" if width == 1 else "<u2").tobytes()
-        groups = -(-part.size // 8)  # of eight indices; the last may be filled up
-        run = varint(groups << 1 | 1) + indices + bytes((groups * 8 - part.size) * width)
-        page, raw_page = _page(levels + bytes([8 * width]) + run, part.size, "RLE_DICTIONARY")
-        data += page
-        raw += raw_page
-    encodings = ("PLAIN", "RLE", "RLE_DICTIONARY")
-    return Chunk(bytes(data), raw, ids.size, encodings, len(dictionary))
+    values: slice
+    levels: bytes
 
 
-def _floats_chunk(values: npt.NDArray[np.float32]) -> Chunk:
-    """Lists of floats, byte-split: first bytes of all values, then the second ones, ..."""
+def _pages(rows: int, lengths: int | npt.NDArray[np.int64]) -> Iterator[_Part]:
+    """Cut rows into pages of about ``_PAGE_VALUES`` values."""
+    widths = np.full(rows, lengths) if isinstance(lengths, int) else lengths
+    ends = np.cumsum(widths)
+    first = 0
+    while first < rows:
+        begin = int(ends[first] - widths[first])
+        last = max(first + 1, int(np.searchsorted(ends, begin + _PAGE_VALUES, side="right")))
+        end = int(ends[last - 1])
+        repeated = np.ones(end - begin, dtype=np.uint8)
+        repeated[ends[first:last] - widths[first:last] - begin] = 0
+        starts = _bit_packed(np.packbits(repeated, bitorder="little").tobytes(), len(repeated), 1)
+        defined = varint(len(repeated) << 1) + b"\3"  # list, entry and value are all there
+        yield _Part(slice(begin, end), _levels(starts) + _levels(defined))
+        first = last
+
+
+def _list_chunk(values: npt.NDArray[Any], pages: Sequence[_Part], num_experts: int) -> Chunk:
+    if values.dtype in (np.float32, np.float64):
+        return _chunk(values, pages, "BYTE_STREAM_SPLIT", _byte_split)
+    largest = num_experts - 1 if values.dtype == np.int16 else int(values.max())
+    if largest >= min(_TWO_BYTES, max(_ONE_BYTE, len(values))):  # a dictionary would not pay
+        return _chunk(values, pages, "PLAIN", lambda part: part.astype("<i4").tobytes())
+    width = 1 if largest < _ONE_BYTE else 2
+
+    def indices(part: npt.NDArray[Any]) -> bytes:
+        data = part.astype(f"<u{width}").tobytes()
+        return bytes([8 * width]) + _bit_packed(data, len(part), 8 * width)
+
+    return _chunk(values, pages, "RLE_DICTIONARY", indices, range(largest + 1))
+
+
+def _chunk(
+    values: npt.NDArray[Any],
+    pages: Sequence[_Part],
+    encoding: str,
+    encode: Callable[[npt.NDArray[Any]], bytes],
+    dictionary: Sequence[int] = (),
+) -> Chunk:
+    """Pages of ``encode``; with a dictionary, whose entries are their own indices."""
     data, raw = bytearray(), 0
-    for part, levels in _parts(values):
-        bits = part.ravel().view(np.uint32)
-        by_byte = np.zeros((4, part.size), dtype=np.uint8)
-        # Of bfloat16 numbers the lower two bytes are zero.
-        first = 0 if np.bitwise_or.reduce(bits) & np.uint32(0xFFFF) else 2
-        for number in range(first, 4):
-            by_byte[number] = bits >> np.uint32(8 * number)
-        page, raw_page = _page(levels + by_byte.tobytes(), part.size, "BYTE_STREAM_SPLIT")
+    if dictionary:
+        page, raw = _page(_plain_ints(dictionary), dictionary=len(dictionary))
+        data += page
+    before = len(data)
+    for part in pages:
+        body = part.levels + encode(values[part.values])
+        page, raw_page = _page(body, part.values.stop - part.values.start, encoding)
         data += page
         raw += raw_page
-    return Chunk(bytes(data), raw, values.size, ("RLE", "BYTE_STREAM_SPLIT"))
+    encodings = ("PLAIN", "RLE", encoding) if dictionary else ("RLE", encoding)
+    return Chunk(bytes(data), raw, len(values), encodings, before)
 
 
-def _parts(values: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], bytes]]:
-    """The rows of each page and the levels that say where its lists begin."""
-    rows, width = values.shape
-    each = max(1, _PAGE_VALUES // width)
-    for begin in range(0, rows, each):
-        part = values[begin : begin + each]
-        yield part, _list_levels(len(part), width)
+def _byte_split(values: npt.NDArray[np.floating]) -> bytes:
+    """First bytes of all values, then the second ones, ..."""
+    size = values.dtype.itemsize
+    if size == 4:  # noqa: PLR2004 - float32
+        bits = values.view(np.uint32)
+        planes = np.zeros((size, len(values)), dtype=np.uint8)
+        # Of bfloat16 numbers the lower two bytes are zero.
+        for number in range(0 if np.bitwise_or.reduce(bits) & _HALF else 2, size):
+            planes[number] = bits >> np.uint32(8 * number)
+        return planes.tobytes()
+    return np.ascontiguousarray(values.view(np.uint8).reshape(-1, size).T).tobytes()
 
 
-@cache
-def _list_levels(rows: int, width: int) -> bytes:
-    """Levels of ``rows`` lists of ``width`` values each, none null."""
-    repeated = np.ones((rows, width), dtype=np.uint8)
-    repeated[:, 0] = 0
-    groups = -(-repeated.size // 8)
-    bits = np.packbits(repeated.ravel(), bitorder="little").tobytes()
-    starts = varint(groups << 1 | 1) + bits
-    defined = varint(repeated.size << 1) + b"\3"  # list, entry and value are all there
-    return _levels(starts) + _levels(defined)
+def _bit_packed(data: bytes, count: int, bits: int) -> bytes:
+    """A run of ``count`` numbers of so many bits, filled up to a group of eight."""
+    groups = -(-count // 8)
+    return varint(groups << 1 | 1) + data.ljust(groups * bits, b"\0")
 
 
 def _levels(runs: bytes) -> bytes:

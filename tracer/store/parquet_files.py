@@ -23,7 +23,6 @@ _BYTE_SPLIT = {
     "candidates": "scores",
     "router_logits": "logits",
     "routers": "weight",
-    "usage": "weight_sum",
 }
 _DELTA_CODED = dict.fromkeys(("routing", "candidates", "router_logits", "tokens"), "position")
 # Each row has texts of its own here; elsewhere few texts stand in many rows.

@@ -20,7 +20,7 @@ __all__ = ["PHASES", "DomainUsage", "RequestUsage", "Rollup"]
 PHASES = ("prompt", "last-prompt", "generated")
 _PROMPT, _LAST, _GENERATED = range(3)
 # Cells summed at a time, so that many requests of many experts do not fill the memory.
-_MAX_CELLS = 2_000_000
+_MAX_CELLS = 300_000
 # How counts, sums, sums of squares, least and largest weights are joined, and what they begin at.
 _MERGE: Sequence[tuple[np.ufunc, float]] = (
     (np.add, 0),

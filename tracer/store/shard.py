@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from tracer.schema import arrow_schema
 from tracer.store.choices import round_mantissa, sort_choices
-from tracer.store.layer_file import write_layers
+from tracer.store.layer_file import Layer, write_layers
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
@@ -28,11 +28,6 @@ from tracer.store.shard_rows import RouterWeights, ShardRows
 __all__ = ["ShardFile", "ShardWriter", "write_table"]
 
 _BF16_DROPPED, _F16_DROPPED = 16, 13
-# Columns that are the same in every layer.
-_SHARED = ("run_id", "request_id", "position", "phase")
-
-# A layer's id and its lists, [n, width] each.
-_Layer = tuple[int, Sequence[npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +65,15 @@ class ShardWriter:
         if rows.router_logits is not None:
             by_layer["router_logits"] = shard.router_logits()
         # After `routing`, whose rows are summed as they are made.
-        sums = {"usage": shard.usage(), "usage_by_domain": shard.usage_by_domain()}
+        by_layer["usage"] = shard.usage()
+        others = {"usage_by_domain": shard.usage_by_domain()}
         if tokens:
-            sums["tokens"] = shard.tokens()
+            others["tokens"] = shard.tokens()
         done: list[ShardFile] = []
         try:
             for table, layers in by_layer.items():
                 done.append(shard.write_layers(table, layers))
-            for table, groups in sums.items():
+            for table, groups in others.items():
                 done.append(write_table(self.lake_path, table, self.run_id, name, groups))
         except BaseException:
             for file in done:
@@ -106,7 +102,7 @@ class ShardWriter:
                     "layer_id": [layer_id],
                     "num_experts": [self.num_experts],
                     "hidden_size": [router.weight.shape[1]],
-                    "weight": _lists(router.weight.reshape(1, -1)),
+                    "weight": [router.weight.ravel()],
                     "bias": [router.bias],
                     "selection_bias": [router.selection_bias],
                 }
@@ -134,9 +130,9 @@ class _Shard:
             pa.array(rows.positions),
             _phases(rows.positions, np.repeat(self._prompts, counts)),
         ]
-        self._shared = pa.Table.from_arrays(columns, names=_SHARED)
+        self._shared = pa.Table.from_arrays(columns, ["run_id", "request_id", "position", "phase"])
 
-    def routing(self) -> Iterator[_Layer]:
+    def routing(self) -> Iterator[Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
             ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
             if self._writer.precision == "bf16":
@@ -144,26 +140,46 @@ class _Shard:
             by_request, by_domain = self._rollup.add(ids, weights)
             self._by_request.append(by_request)
             self._by_domain.append(by_domain)
-            yield layer_id, [ids, weights]
+            yield Layer(layer_id, ids.shape[1], [ids, weights])
 
-    def candidates(self) -> Iterator[_Layer]:
+    def candidates(self) -> Iterator[Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
-            yield layer_id, self._rows.candidates(index, self._writer.num_experts)
+            ids, scores = self._rows.candidates(index, self._writer.num_experts)
+            yield Layer(layer_id, ids.shape[1], [ids, scores])
 
-    def router_logits(self) -> Iterator[_Layer]:
+    def router_logits(self) -> Iterator[Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
-            yield layer_id, [round_mantissa(self._rows.logits(index), _F16_DROPPED)]
+            logits = round_mantissa(self._rows.logits(index), _F16_DROPPED)
+            yield Layer(layer_id, logits.shape[1], [logits])
 
-    def write_layers(self, table: str, layers: Iterator[_Layer]) -> ShardFile:
-        """Write a table that has a row per token and layer."""
-        schema = arrow_schema(table)
-        shared = self._shared.select([name for name in schema.names if name in _SHARED])
-        writer = self._writer
+    def usage(self) -> Iterator[Layer]:
+        """Rows by request and phase."""
+        for layer_id, usage in zip(self._rows.layer_ids, self._by_request, strict=True):
+            yield Layer(
+                layer_id, usage.lengths, (usage.expert_ids, usage.num_choices, usage.weight_sum)
+            )
+
+    def write_layers(self, table: str, layers: Iterator[Layer]) -> ShardFile:
+        """Write a table that is sorted by layer."""
+        schema, writer = arrow_schema(table), self._writer
+        columns = self._groups() if table == "usage" else self._shared
+        shared = columns.select([name for name in schema.names if name in columns.column_names])
 
         def fill(file: BinaryIO) -> int:
             return write_layers(file, schema, shared, layers, writer.num_experts)
 
         return write_file(writer.lake_path, table, writer.run_id, self._name, fill)
+
+    def _groups(self) -> pa.Table:
+        """The columns of `usage` that are the same in every layer."""
+        request, phase, tokens = self._rollup.groups.T.astype(np.int32)
+        columns = [
+            _repeated(self._writer.run_id, len(request)),
+            self._picked(request),
+            _indexed(phase, PHASES),
+            pa.array(np.ascontiguousarray(tokens)),
+        ]
+        return pa.Table.from_arrays(columns, ["run_id", "request_id", "phase", "num_tokens"])
 
     def tokens(self) -> Iterator[pa.Table]:
         requests = self._rows.requests
@@ -179,28 +195,6 @@ class _Shard:
             _phases(position, np.repeat(self._prompts, lengths)),
         ]
         yield _table("tokens", columns)
-
-    def usage(self) -> Iterator[pa.Table]:
-        """By layer, request and phase."""
-        layers = self._rows.layer_ids
-        groups = np.tile(self._rollup.groups.astype(np.int32), (len(layers), 1))
-        parts = self._by_request
-        offsets = np.concatenate([[0], *(part.lengths for part in parts)]).cumsum()
-
-        def lists(name: str) -> pa.Array:
-            return _listed(np.concatenate([getattr(part, name) for part in parts]), offsets)
-
-        columns = [
-            _repeated(self._writer.run_id, len(groups)),
-            self._picked(groups[:, 0]),
-            _indexed(groups[:, 1], PHASES),
-            pa.array(np.repeat(np.array(layers, dtype=np.int16), len(groups) // len(layers))),
-            pa.array(np.ascontiguousarray(groups[:, 2])),
-            lists("expert_ids"),
-            lists("num_choices"),
-            lists("weight_sum"),
-        ]
-        yield _table("usage", columns)
 
     def usage_by_domain(self) -> Iterator[pa.Table]:
         """By domain, phase in order of its name, layer and expert."""
@@ -257,17 +251,3 @@ def _phases(
     position: npt.NDArray[np.int32], num_prompt_tokens: npt.NDArray[np.integer]
 ) -> pa.Array:
     return _indexed(position >= num_prompt_tokens, ["prompt", "generated"])
-
-
-def _lists(values: npt.NDArray[Any]) -> pa.Array:
-    """[rows, width] as one list per row."""
-    rows, width = values.shape
-    return _listed(values.ravel(), np.arange(rows + 1) * width)
-
-
-def _listed(values: npt.NDArray[Any], offsets: npt.NDArray[np.integer]) -> pa.Array:
-    """One list per row: the values between its offset and the next."""
-    field = pa.field("element", pa.from_numpy_dtype(values.dtype))
-    return pa.ListArray.from_arrays(
-        pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(field)
-    )
