@@ -169,6 +169,20 @@ def test_sizes_in_the_metadata_are_those_of_the_file(tmp_path):
     assert end == path.stat().st_size - meta.serialized_size - 8
 
 
+def test_long_and_many_request_ids(tmp_path):
+    """Ids too long for bounds, and more of them than pyarrow's dictionary takes by default."""
+    ids = [f"{'ü' * 3000}{number}" for number in range(400)]
+    shared = shared_columns(400).set_column(1, "request_id", pa.array(ids))
+    layers = list(random_layers(400, 2, 4))
+    path = tmp_path / "file"
+    write(path, shared, layers, 4)
+    for read in (by_pyarrow, by_duckdb, by_polars):
+        assert read(path) == expected_rows(shared, layers)
+    column = pq.read_metadata(path).row_group(1).column(1)
+    assert set(column.encodings) == {"PLAIN", "RLE", "RLE_DICTIONARY"}
+    assert column.total_uncompressed_size < 400 * 6100
+
+
 def test_no_rows_are_an_empty_file(tmp_path):
     layers = [Layer(0, 2, [np.empty((0, 2), np.int16), np.empty((0, 2), np.float32)])]
     assert write(tmp_path / "file", shared_columns(0), layers, 4) == 0

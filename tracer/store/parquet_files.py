@@ -1,7 +1,7 @@
-"""One Parquet file of a table, written whole or not at all, with the lake's encodings.
+"""One Parquet file of a table, written whole or not at all; and those that pyarrow writes.
 
-Encodings were chosen by measuring size and what every reader can read: dictionary ids,
-byte-split floats, delta positions, zstd level 1.
+Encodings were chosen by measuring size and what every reader can read. The tables that are
+sorted by layer have a writer of their own, ``tracer.store.layer_file``.
 """
 
 import os
@@ -18,13 +18,12 @@ from tracer.schema import arrow_schema
 __all__ = ["ShardFile", "stored_schema", "sync_folder", "write_file", "write_table"]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
-_BYTE_SPLIT = {
-    "routing": "gate_weights",
-    "candidates": "scores",
-    "router_logits": "logits",
-    "routers": "weight",
+_MAX_DICTIONARY = 1 << 28
+# Columns that are not dictionary-coded, which is Parquet's default; by measured size.
+_ENCODINGS = {
+    "tokens": {"position": "DELTA_BINARY_PACKED"},
+    "routers": {"weight.list.element": "BYTE_STREAM_SPLIT"},
 }
-_DELTA_CODED = dict.fromkeys(("routing", "candidates", "router_logits", "tokens"), "position")
 # Each row has texts of its own here; elsewhere few texts stand in many rows.
 _DISTINCT_TEXTS = ("requests", "routers")
 
@@ -77,8 +76,7 @@ def write_table(
         table: which table.
         run_id: whose file.
         name: of the file, without its ending.
-        row_groups: best of ``stored_schema(table)``, else they are cast; each becomes one row
-            group, empty ones none.
+        row_groups: of ``stored_schema(table)``; each becomes one row group, empty ones none.
 
     Raises:
         OSError: disk full, no permission; the hidden file is removed.
@@ -90,7 +88,7 @@ def write_table(
         with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
             for group in row_groups:
                 if group.num_rows:
-                    writer.write_table(group.cast(schema), row_group_size=group.num_rows)
+                    writer.write_table(group, row_group_size=group.num_rows)
                     num_rows += group.num_rows
         return num_rows
 
@@ -137,12 +135,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _writer_options(table: str) -> dict[str, Any]:
-    """Measured encodings; other columns keep Parquet's dictionary default."""
-    encodings: dict[str, str] = {}
-    if table in _BYTE_SPLIT:
-        encodings[f"{_BYTE_SPLIT[table]}.list.element"] = "BYTE_STREAM_SPLIT"
-    if table in _DELTA_CODED:
-        encodings[_DELTA_CODED[table]] = "DELTA_BINARY_PACKED"
+    """Measured encodings, and bounds of the columns that readers prune by."""
+    encodings = _ENCODINGS.get(table)
     schema = arrow_schema(table)
     options: dict[str, Any] = {
         "compression": "zstd",
@@ -151,6 +145,9 @@ def _writer_options(table: str) -> dict[str, Any]:
         # No reader prunes by the values inside lists, and collecting their bounds takes time.
         "write_statistics": [field.name for field in schema if not pa.types.is_nested(field.type)],
     }
+    if table not in _DISTINCT_TEXTS:
+        # Beyond its limit pyarrow spells every text out, row by row.
+        options["dictionary_pagesize_limit"] = _MAX_DICTIONARY
     if encodings:
         options["column_encoding"] = encodings
         options["use_dictionary"] = [leaf for leaf in _leaves(schema) if leaf not in encodings]

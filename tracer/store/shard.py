@@ -6,7 +6,7 @@ durable before any of them is named in a commit (see ``tracer.store.commit``).
 
 `routing` is sorted by layer, then request and position, with one row group per layer, so that
 a filter on a layer reads only its share of the file. Everything is made layer by layer, so the
-memory needed is that of one layer, not of the shard.
+memory needed is that of one layer and of the sums (see ``tracer.store.run_writer``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from tracer.store.parquet_files import ShardFile, stored_schema, write_file, wri
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
 
-__all__ = ["ShardFile", "ShardWriter", "write_table"]
+__all__ = ["ShardFile", "ShardWriter"]
 
 _BF16_DROPPED, _F16_DROPPED = 16, 13
 
