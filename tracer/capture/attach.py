@@ -105,7 +105,7 @@ def attach(
         )
     for layer_id, runner in runners.items():
         _refuse_uncapturable(layer_id, runner)
-    facts = describe_routers(runners)
+    facts = describe_routers(runners, model)
     extras = extras_of(options, facts)
     row_format = _row_format(facts, options, extras)
     buffer = RoutingBuffer.allocate(row_format, max_rows, device)

@@ -138,20 +138,19 @@ def configure(
 
 
 def _avoid_cpu_rotary_kernel(config: Any) -> None:
-    """Have MLA models on an eager CPU rotate positions in plain torch.
+    """Have models on an eager CPU rotate positions in plain torch.
 
-    vLLM's CPU kernel for rotary embeddings reads the strided views that MLA passes as if they
-    had no head axis (0.30 to 0.32, measured), so tokens are rotated by the wrong positions,
-    those of other requests among them, and routing comes to depend on the batch. A compiled
-    model does not use the kernel, and a user who names the operator keeps their choice.
+    vLLM's CPU kernel for rotary embeddings reads strided views with a head axis as if they had
+    none (0.30 to 0.32, measured), so tokens are rotated by the wrong positions, those of other
+    requests among them, and routing comes to depend on the batch. Which models pass such views
+    is not declared: MLA models do, and LFM2. A compiled model does not use the kernel, and a
+    user who names the operator keeps their choice.
     """
     from vllm.platforms import current_platform
 
     operators = config.compilation_config.custom_ops
-    if (
-        current_platform.is_cpu()
-        and config.model_config.use_mla
-        and not any(name.endswith("rotary_embedding") for name in operators)
+    if current_platform.is_cpu() and not any(
+        name.endswith("rotary_embedding") for name in operators
     ):
         operators.append("-rotary_embedding")
 

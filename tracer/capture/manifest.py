@@ -153,6 +153,10 @@ def describe_settings(
     return row
 
 
+# What else the weights mean, under the names that the workers and `runs` share.
+_MODEL_FACTS = ("selection_bias", "num_expert_groups", "num_chosen_groups", "weights_on_input")
+
+
 def describe_run(
     settings: Mapping[str, Any], config: Any, model: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def describe_run(
     model_config = config.model_config
     return {
         **settings,
-        "architecture": model_config.architecture,
+        "architecture": model_config.architectures[0],
         "engine_runner": model["runner"],
         "num_experts": model["num_experts"],
         "top_k": model["top_k"],
@@ -176,6 +180,7 @@ def describe_run(
         "renormalised": model["renormalised"],
         "routed_scaling_factor": model["routed_scaling_factor"],
         "weight_convention": "scaled" if model["weights_scaled"] else "unscaled",
+        **{name: model[name] for name in _MODEL_FACTS},
         "prefix_caching": bool(config.cache_config.enable_prefix_caching),
         "parallel_layout": parallel_layout(config.parallel_config),
         "tracer_version": __version__,
@@ -254,8 +259,10 @@ def folder_digest(folder: Path) -> str:
 
 
 def _num_shared_experts(hf_config: Any) -> int:
-    for name in ("n_shared_experts", "num_shared_experts"):
+    for name in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"):
         if (value := getattr(hf_config, name, None)) is not None:
             return int(value)
-    # Qwen-MoE gives the shared expert's width instead of a count; there is one.
-    return int(bool(getattr(hf_config, "shared_expert_intermediate_size", 0)))
+    # Others name the width of their one shared expert, or always have one.
+    widths = ("shared_expert_intermediate_size", "shared_intermediate_size")
+    always = ("hunyuan_v1_moe", "llama4_text")
+    return int(any(getattr(hf_config, n, 0) for n in widths) or hf_config.model_type in always)

@@ -33,6 +33,9 @@ class AttachedModel:
     num_expert_groups, num_chosen_groups: experts are chosen within the best groups; 1 and 1
         without groups
     weights_on_input: experts get their input times the weight, not their output
+    sees_logits: the router is handed logits; False where the model has routed before
+    plain_scores: scores are the scoring function of the logits plus the selection bias, and
+        nothing that a model's own routing function adds
     """
 
     layer_ids: tuple[int, ...]
@@ -46,6 +49,8 @@ class AttachedModel:
     num_expert_groups: int
     num_chosen_groups: int
     weights_on_input: bool
+    sees_logits: bool
+    plain_scores: bool
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, to cross process boundaries."""
@@ -103,6 +108,8 @@ def describe_routers(runners: Mapping[int, Any], model: Any = None) -> AttachedM
             lambda r: bool(getattr(r.routed_experts, "apply_router_weight_on_input", False)),
             "place of the weights",
         ),
+        sees_logits=not any(_routed_before(r.router) for r in runners.values()),
+        plain_scores=all(_function(r.router) is None for r in runners.values()),
     )
 
 
@@ -133,16 +140,21 @@ def _function(router: Any) -> Any:
     return function
 
 
+def _routed_before(router: Any) -> bool:
+    """Whether Transformers' code routes and vLLM's router only passes the result on."""
+    return ".transformers." in str(getattr(_function(router), "__module__", ""))
+
+
 def _scoring(router: Any, model: Any) -> tuple[str, bool | None]:
     """(scoring function, renormalised); routers without a named function are softmax routers."""
     renormalised = getattr(router, "renormalize", None)
     function = _function(router)
     if function is None:
         return str(getattr(router, "scoring_func", None) or "softmax"), renormalised
-    module = str(getattr(function, "__module__", ""))
-    if ".transformers." in module:
+    if _routed_before(router):
         inner = type(getattr(model, "model", None)).__name__
         return _ROUTED_BY_TRANSFORMERS.get(inner, _CUSTOM)
+    module = str(getattr(function, "__module__", ""))
     key = (module.rpartition(".")[2], getattr(function, "__qualname__", ""))
     scoring, own = _FUNCTIONS.get(key, _CUSTOM)
     return scoring, renormalised if own is None and scoring != "custom" else own

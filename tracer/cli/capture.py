@@ -127,7 +127,7 @@ def command(**arguments: Any) -> None:
         tracer capture --model ./demo-model --dataset demo
         tracer capture --model allenai/OLMoE-1B-7B-0924 --dataset mmlu --limit 500
         tracer capture --model M --dataset prompts.jsonl --domain-field topic --max-tokens 64
-        tracer capture --model M --dataset prompts.jsonl --samples 4 --temperature 0.8 --stop '\n'
+        tracer capture --model M --dataset prompts.jsonl --samples 4 --temperature 0.8 --stop END
     """
     output_format = arguments.pop("output_format")
     summary = _capture(**arguments)

@@ -39,10 +39,10 @@ class Candidates:
                 f" {facts.num_experts} experts",
                 f"choose a number from {facts.top_k + 1} to {facts.num_experts}.",
             )
-        if facts.scoring_function not in ("softmax", "sigmoid"):
+        if facts.scoring_function not in ("softmax", "sigmoid") or not facts.plain_scores:
             raise UnsupportedModelError(
-                f"--top-m needs softmax or sigmoid scores; this model's are"
-                f" {facts.scoring_function!r}",
+                "--top-m needs softmax or sigmoid scores that vLLM computes; this model brings a"
+                f" routing function of its own ({facts.scoring_function})",
                 "record all logits instead: --router-logits.",
             )
         return cls(top_m, facts.scoring_function)

@@ -10,6 +10,7 @@ from tracer.capture.extras.router_logits import RouterLogits
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.router_facts import AttachedModel
 from tracer.capture.row_format import Field
+from tracer.errors import UnsupportedModelError
 
 __all__ = ["Extra", "extras_of"]
 
@@ -31,6 +32,11 @@ def extras_of(options: RecordOptions, facts: AttachedModel) -> list[Extra]:
     Raises:
         UnsupportedModelError: one that this model's routers cannot give.
     """
+    if (options.top_m or options.router_logits) and not facts.sees_logits:
+        raise UnsupportedModelError(
+            "this model routes before vLLM's router, which sees no logits",
+            "leave --top-m and --router-logits off.",
+        )
     extras: list[Extra] = []
     if options.top_m:
         extras.append(Candidates.of(options.top_m, facts))
