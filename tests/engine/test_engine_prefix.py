@@ -5,11 +5,18 @@ What ran is taken from vLLM's scheduler itself. Routing is compared with a captu
 
 import json
 import random
+import signal
 
 import pytest
 
 from tests.engine.conftest import capture
-from tests.engine.row_checks import check_rows, check_same_routing, requests_of, tokens_of
+from tests.engine.row_checks import (
+    check_rows,
+    check_same_routing,
+    requests_of,
+    routing_of,
+    tokens_of,
+)
 from tracer.datasets import DatasetOptions, load_dataset
 from tracer.store.lake import Lake
 
@@ -73,6 +80,52 @@ def test_rows_are_those_of_the_tokens_that_ran(engine, plain, prompts, tmp_path,
     gaps = [name for name, at in ran.items() if len(at) <= at[-1] - at[0]]
     # Preempted requests went on further ahead than they had come themselves.
     assert bool(gaps) == (case == "preemption")
+
+
+def test_an_interrupted_capture_resumes(engine, plain, prompts, tmp_path):
+    """Killed after the second batch; the cache is empty again, so later requests run more."""
+    options = [
+        "capture", "--model", plain.model, "--dataset", prompts, "--lake", tmp_path / "lake",
+        "--run-id", "r", "--enforce-eager", "--max-tokens", "8", "--max-num-seqs", "8",
+        "--ignore-eos", *FLOAT32, *CACHING,
+    ]  # fmt: skip
+    script = tmp_path / "dies.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from tracer.capture import recording\n"
+        "from tracer.cli import run\n"
+        "from tracer.store.run_writer import RunWriter\n"
+        "recording.SHARD_CHOICES, recording._POLL_SECONDS = 40_000, 0\n"
+        "commit, calls = RunWriter.commit, []\n"
+        "def commit_and_die(*arguments):\n"
+        "    calls.append(commit(*arguments))\n"
+        "    if len(calls) == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return calls[-1]\n"
+        "RunWriter.commit = commit_and_die\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    killed = engine.run(*options, code=script)
+    assert killed.exit_code == -signal.SIGKILL, killed.stderr
+    assert 0 < len(requests_of(tmp_path / "lake")) < 60
+
+    resumed = engine.run(*options)
+
+    assert resumed.exit_code == 0, resumed.stderr
+    stored = requests_of(tmp_path / "lake")
+    assert len(stored) == 60
+    assert sum(row["cached_prefix_tokens"] > 300 for row in stored.values()) > 40
+    rows = routing_of(tmp_path / "lake")
+    assert {key: positions for key, (positions, _, _) in rows.items()} == {
+        (name, layer): list(
+            range(
+                row["cached_prefix_tokens"],
+                row["num_prompt_tokens"] + row["num_generated_tokens"] - 1,
+            )
+        )
+        for name, row in stored.items()
+        for layer in range(4)
+    }
 
 
 def test_without_the_option_every_token_runs(plain):

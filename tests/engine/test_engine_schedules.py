@@ -8,17 +8,13 @@ import json
 
 import pytest
 
-from tests.engine.conftest import capture, engine_version
+from tests.engine.conftest import SPECULATIVE, capture, engine_version
 from tests.engine.row_checks import check_rows, check_same_routing, tokens_of
 from tracer.datasets import DatasetOptions, load_dataset
 
 pytestmark = pytest.mark.engine
 
 FLOAT32 = ("--dtype", "float32", "--weight-precision", "f32")
-SPECULATIVE = (
-    '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2,'
-    ' "prompt_lookup_min": 1}'
-)
 CASES = {
     # Prompts are prefilled in pieces, mixed with the decoding of others.
     "chunked prefill": ["--max-num-batched-tokens", "48", "--max-num-seqs", "32"],
