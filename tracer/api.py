@@ -70,10 +70,16 @@ class TraceLake:
         """
         if table not in TABLES:
             raise InputError(f"no table {table!r}", f"there are: {', '.join(TABLES)}.")
+        empty: pl.DataFrame = pl.from_arrow(arrow_schema(table).empty_table())  # type: ignore[assignment]
         # Not scan_delta: it does not find the files of a folder whose name needs quoting.
         if files := self._lake.files(table):
-            return pl.scan_parquet(files, hive_partitioning=False, glob=False)
-        empty: pl.DataFrame = pl.from_arrow(arrow_schema(table).empty_table())  # type: ignore[assignment]
+            return pl.scan_parquet(
+                files,
+                hive_partitioning=False,
+                glob=False,
+                schema=empty.schema,
+                missing_columns="insert",  # columns that are younger than a file
+            )
         return empty.lazy()
 
     def audit(

@@ -62,7 +62,7 @@ def test_create_completes_an_interrupted_creation(lake):
 
 
 def test_a_lake_of_another_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tracer.store.lake.SCHEMA_VERSION", "99")
+    monkeypatch.setattr("tracer.store.delta_tables.SCHEMA_VERSION", "99")
     Lake.create(tmp_path / "lake")
     monkeypatch.undo()
     with pytest.raises(InputError, match="version 99"):

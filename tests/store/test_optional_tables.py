@@ -1,4 +1,4 @@
-"""Tables that only some runs have: candidates, router_logits, routers."""
+"""Tables and columns that not every lake has."""
 
 import dataclasses
 import shutil
@@ -8,18 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from tests.store.conftest import make_rows, request_row, run_row
 from tracer.api import open_lake
 from tracer.errors import DamagedDataError
-from tracer.schema import OPTIONAL_TABLES, arrow_schema
+from tracer.schema import OPTIONAL_TABLES, arrow_schema, table_schema
 from tracer.store import commit
-from tracer.store.lake import Lake
+from tracer.store.delta_tables import SCHEMA_VERSION, VERSION_KEY
+from tracer.store.lake import Lake, utc_now
 from tracer.store.run_writer import writing_run
 from tracer.store.shard import ShardWriter
 from tracer.store.shard_rows import RouterWeights
 
+# Columns of `runs` that may be empty and that the older lake has.
+KEPT = ("dataset", "finished_at")
 ROUTERS = {0: RouterWeights(np.ones((4, 3), np.float32)), 2: RouterWeights(np.eye(4, dtype="f4"))}
 
 
@@ -173,3 +178,43 @@ def test_two_processes_may_make_a_table_at_once(lake):
         writer.stdin.close()
         writer.stdout.close()
     assert heights(lake) == {"candidates": 12, "router_logits": 12, "routers": 4}
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A lake with the run `old`, from when `runs` had fewer columns."""
+    path = tmp_path / "older"
+    names = [c.name for c in table_schema("runs").columns if not c.nullable or c.name in KEPT]
+    Lake.create(path)
+    shutil.rmtree(path / "runs")
+    schema = pa.schema([arrow_schema("runs").field(name) for name in names])
+    table = DeltaTable.create(
+        str(path / "runs"),
+        schema,
+        configuration={VERSION_KEY: SCHEMA_VERSION},
+        raise_if_key_not_exists=False,
+    )
+    row = {**run_row("old"), "status": "complete", "started_at": utc_now()}
+    write_deltalake(table, pa.Table.from_pylist([row], schema), mode="append")
+    return Lake.open(path)
+
+
+def test_an_older_lake_is_read_with_its_new_columns_empty(older):
+    assert older.run("old")["options"] is None
+    opened = open_lake(older.path)
+    assert opened.sql("select run_id, model, options from runs").fetchall() == [("old", "m", None)]
+    frame = opened.scan("runs").collect()
+    assert frame.columns == arrow_schema("runs").names
+    assert frame["options"].to_list() == [None]
+
+
+def test_an_older_lake_takes_new_runs(older):
+    with writing_run(older, run_row("new", options="{}")) as target:
+        target.commit(0, files_of(older, "new", 0, "a"), [request_row("a")])
+    opened = open_lake(older.path)
+    query = "select run_id, options from runs order by run_id"
+    assert opened.sql(query).fetchall() == [("new", "{}"), ("old", None)]
+    frame = opened.scan("runs").sort("run_id").collect()
+    assert frame["options"].to_list() == ["{}", None]
+    assert [run["options"] for run in older.runs()] == [None, "{}"]
+    assert set(pl.read_delta(str(older.path / "runs")).columns) == set(arrow_schema("runs").names)

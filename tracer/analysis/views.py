@@ -55,14 +55,19 @@ def view_statements(lake: LakeFiles, run_id: str | None = None) -> dict[str, str
 
 def _table_view(table: str, files: list[str]) -> str:
     columns = table_schema(table).columns
+    nulls = ", ".join(f'null::{_duckdb_type(c.type)} as "{c.name}"' for c in columns)
+    empty = f"select {nulls} where false"
     if files:
         names = ", ".join(f'"{column.name}"' for column in columns)
         paths = ", ".join(quoted(defused(file)) for file in files)  # DuckDB expands globs
         # Folders named like `domain=law` above a lake would otherwise replace the column.
         source = f"select {names} from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
+        if any(column.nullable for column in columns):
+            # Such a column may be younger than some of the files, which then do not have it.
+            rows = f"from read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
+            source = f"select {names} from ({empty} union all by name {rows})"  # noqa: S608
     else:
-        nulls = ", ".join(f'null::{_duckdb_type(c.type)} as "{c.name}"' for c in columns)
-        source = f"select {nulls} where false"
+        source = empty
     return f"create or replace view {table} as {source}"
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +26,19 @@ from tracer.errors import (
     first_line,
 )
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
+from tracer.store.delta_tables import (
+    COMMIT_TRIES,
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    add_columns,
+    create_table,
+    live_files,
+)
 from tracer.store.lake_folder import absolute_folder, is_lake
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
 
-SCHEMA_VERSION = "1"
-_VERSION_KEY = "moe_tracer.schema_version"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_COMMIT_TRIES = 20
 _RESTORE = "restore the file from a copy, or record the run again under another --run-id."
 
 
@@ -75,7 +79,7 @@ class Lake:
         if not is_lake(root):
             raise NotALakeError(path)
         lake = cls(root)
-        version = lake.delta("runs").metadata().configuration.get(_VERSION_KEY)
+        version = lake.delta("runs").metadata().configuration.get(VERSION_KEY)
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"{path} has lake schema version {version or 'unknown'},"
@@ -99,7 +103,7 @@ class Lake:
             root.mkdir(parents=True, exist_ok=True)
             for table in reversed(TABLES):  # runs last: it is what makes the folder a lake
                 if table not in OPTIONAL_TABLES:
-                    _create_table(root / table)
+                    create_table(root / table)
         except (OSError, DeltaError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"cannot create a lake at {path}: {reason}") from error
@@ -140,7 +144,7 @@ class Lake:
         """
         try:
             if create and self._is_absent(table):
-                _create_table(self.path / table)
+                create_table(self.path / table)
             return DeltaTable(str(self.path / table))
         except DeltaError as error:
             raise DamagedDataError(
@@ -160,7 +164,7 @@ class Lake:
         if self._is_absent(table):
             return []
         root = self.path / table
-        names = [Path(name) for name in _live_files(self.delta(table))]
+        names = [Path(name) for name in live_files(self.delta(table))]
         if run_id is not None and table != "runs":
             others = {".", run_id}
             names = [name for name in names if str(name.parent) in others]
@@ -176,6 +180,12 @@ class Lake:
         """Whether the table is optional and no run had it yet."""
         return table in OPTIONAL_TABLES and not (self.path / table / "_delta_log").is_dir()
 
+    def add_columns(self) -> None:
+        """Give tables that an older version made the columns that came since, all of them empty."""
+        for table in TABLES:
+            if not self._is_absent(table):
+                add_columns(self.path / table)
+
     def runs(self) -> list[dict[str, Any]]:
         """Rows of `runs`, oldest first."""
         try:
@@ -184,6 +194,8 @@ class Lake:
             raise DamagedDataError(
                 f"table runs of {self.path} cannot be read: {first_line(error)}", _RESTORE
             ) from error
+        empty = dict.fromkeys(arrow_schema("runs").names)  # of columns younger than the lake
+        rows = [{**empty, **row} for row in rows]
         return sorted(rows, key=lambda row: (row["started_at"], row["run_id"]))
 
     def run(self, run_id: str | None = None) -> dict[str, Any]:
@@ -203,13 +215,13 @@ class Lake:
         """Insert or replace the row of ``row['run_id']``, atomically."""
         run_id = check_run_id(row["run_id"])
         table = pa.Table.from_pylist([dict(row)], schema=arrow_schema("runs"))
-        for attempt in range(_COMMIT_TRIES):
+        for attempt in range(COMMIT_TRIES):
             try:
                 write_deltalake(
                     self.delta("runs"), table, mode="overwrite", predicate=f"run_id = '{run_id}'"
                 )
             except CommitFailedError:  # another run's row landed in between
-                if attempt == _COMMIT_TRIES - 1:
+                if attempt == COMMIT_TRIES - 1:
                     raise
             else:
                 return
@@ -263,17 +275,6 @@ class Lake:
             yield
 
 
-def _create_table(folder: Path) -> None:
-    """Make the empty table of this name unless it is there; several processes may try."""
-    DeltaTable.create(
-        str(folder),
-        arrow_schema(folder.name),
-        mode="ignore",
-        configuration={_VERSION_KEY: SCHEMA_VERSION},
-        raise_if_key_not_exists=False,
-    )
-
-
 def _rows_of_run(path: str, run_id: str, columns: Sequence[str]) -> pa.Table:
     return pq.read_table(
         path, columns=list(columns), filters=[("run_id", "=", run_id)], partitioning=None
@@ -287,9 +288,3 @@ def _told_as_damage(path: str) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise DamagedDataError(f"{path} cannot be read: {first_line(error)}", _RESTORE) from error
-
-
-def _live_files(table: DeltaTable) -> list[str]:
-    """Paths relative to the table, as its log names them now."""
-    names: list[str] = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
-    return [unquote(name) for name in names]

@@ -68,6 +68,7 @@ def writing_run(
     """
     run_id = row["run_id"]
     with lake.writing(run_id):
+        lake.add_columns()
         stored = {known["run_id"]: known for known in lake.runs()}.get(run_id)
         if stored is not None and refuse is not None:
             refuse(stored, row)

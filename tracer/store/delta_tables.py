@@ -1,0 +1,62 @@
+"""Single Delta tables of a lake: made, brought up to date, listed."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError
+
+from tracer.schema import arrow_schema
+
+__all__ = [
+    "COMMIT_TRIES",
+    "SCHEMA_VERSION",
+    "VERSION_KEY",
+    "add_columns",
+    "create_table",
+    "live_files",
+]
+
+# Of the lake's form; columns and tables that may be empty are added without a new one.
+SCHEMA_VERSION = "1"
+VERSION_KEY = "moe_tracer.schema_version"
+# Before giving up where others keep committing in between.
+COMMIT_TRIES = 20
+
+
+def create_table(folder: Path) -> None:
+    """Make the empty table of this name unless it is there; several processes may try."""
+    DeltaTable.create(
+        str(folder),
+        arrow_schema(folder.name),
+        mode="ignore",
+        configuration={VERSION_KEY: SCHEMA_VERSION},
+        raise_if_key_not_exists=False,
+    )
+
+
+def add_columns(folder: Path) -> None:
+    """Give a table that an older version made the columns that came since.
+
+    Raises:
+        CommitFailedError: others kept committing in between.
+    """
+    wanted = Schema.from_arrow(arrow_schema(folder.name)).fields
+    for attempt in range(COMMIT_TRIES):
+        delta = DeltaTable(str(folder))
+        known = {field.name for field in delta.schema().fields}
+        missing = [field for field in wanted if field.name not in known]
+        if not missing:
+            return
+        try:
+            delta.alter.add_columns(missing)
+        except CommitFailedError:
+            if attempt == COMMIT_TRIES - 1:
+                raise
+
+
+def live_files(table: DeltaTable) -> list[str]:
+    """Paths relative to the table, as its log names them now."""
+    names: list[str] = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+    return [unquote(name) for name in names]
