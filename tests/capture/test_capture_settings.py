@@ -106,7 +106,8 @@ def test_a_layout_is_written_as_its_sizes():
         ({"enable_expert_parallel": True}, "--enable-expert-parallel off"),
         ({"decode_context_parallel_size": 2}, "--decode-context-parallel-size at 1"),
         ({"enable_dbo": True}, "--enable-dbo off"),
-        ({"ubatch_size": 2}, "--ubatch-size at 0"),
+        ({"ubatch_size": 2}, "--ubatch-size off"),
+        ({"kv_transfer_config": {"kv_connector": "x"}}, "--kv-transfer-config off"),
     ],
 )
 def test_layouts_that_were_not_proved_are_refused(setting, hint):

@@ -15,6 +15,7 @@ _UNPROVED = {
     "decode_context_parallel_size": (1, "decode context parallelism"),
     "enable_dbo": (False, "dual batch overlap"),
     "ubatch_size": (0, "micro-batching"),
+    "kv_transfer_config": (None, "a cache that other engines fill"),
 }
 
 
@@ -31,7 +32,7 @@ def refuse_unproved_layout(arguments: Any) -> None:
         value = getattr(arguments, name, neutral)
         if value != neutral:
             flag = f"--{name.replace('_', '-')}"
-            setting = f"leave {flag} off" if neutral is False else f"leave {flag} at {neutral}"
+            setting = f"leave {flag} {f'at {neutral}' if neutral else 'off'}"
             raise UnsupportedModelError(
                 f"{what} has not been proved for capture",
                 f"{setting} (tensor and pipeline parallelism work), or pass"
