@@ -1,11 +1,10 @@
 """Own rows found again in batches laid out by hand; against vLLM's recorder: tests/engine."""
 
 from itertools import chain
-from types import SimpleNamespace
 
 import pytest
 
-from tracer.capture.layout import OwnRows, describe_layout, own_rows
+from tracer.capture.layout import OwnRows, own_rows
 from tracer.errors import UnsupportedModelError
 
 PADDING = "padding"
@@ -102,25 +101,3 @@ def test_rows_of_a_share_are_the_only_ones_that_need_peers():
 def test_rows_that_do_not_fit_the_layout_are_refused(num_seen, dispatched, shares):
     with pytest.raises(UnsupportedModelError, match=f"saw {num_seen} rows where"):
         own_rows(num_seen, [3, 5], rank=1, dispatched=dispatched, shares=shares)
-
-
-def test_a_layout_in_words():
-    def words(**settings):
-        single = {
-            "tensor_parallel_size": 1,
-            "pipeline_parallel_size": 1,
-            "data_parallel_size": 1,
-            "enable_expert_parallel": False,
-            "use_ubatching": False,
-            "enable_dbo": False,
-        }
-        return describe_layout(
-            SimpleNamespace(parallel_config=SimpleNamespace(**single | settings))
-        )
-
-    assert words() == "single"
-    assert words(tensor_parallel_size=2, pipeline_parallel_size=4) == "tensor 2, pipeline 4"
-    assert (
-        words(data_parallel_size=2, enable_expert_parallel=True, use_ubatching=True)
-        == "data 2, expert, micro-batches"
-    )

@@ -48,17 +48,21 @@ def runner(buffer):
     )
 
 
-def scheduled(*, tokens=3, new=(), finished=()):
+def scheduled(*, tokens=3, new=(), finished=(), resumed=()):
     return SimpleNamespace(
         total_num_scheduled_tokens=tokens,
         num_scheduled_tokens={"a": 1, "b": 2},
         scheduled_new_reqs=new,
         finished_req_ids=set(finished),
+        scheduled_cached_reqs=SimpleNamespace(
+            req_ids=["a", "b"], num_computed_tokens=[7, 9], resumed_req_ids=set(resumed)
+        ),
     )
 
 
 def new_request(name, extra_args):
-    return SimpleNamespace(req_id=name, sampling_params=SimpleNamespace(extra_args=extra_args))
+    params = SimpleNamespace(extra_args=extra_args)
+    return SimpleNamespace(req_id=name, sampling_params=params, num_computed_tokens=0)
 
 
 def watch(runner, buffer):
@@ -102,11 +106,21 @@ def test_requests_switched_off_are_named_when_they_enter(runner, buffer):
         new_request("b", {"moe_tracer": {"capture": False}}),
         new_request("c", {"moe_tracer": {"capture": True}, "other": 1}),
         new_request("d", {"other": {"capture": False}}),
-        SimpleNamespace(req_id="pooled", sampling_params=None),
+        SimpleNamespace(req_id="pooled", sampling_params=None, num_computed_tokens=0),
     ]
     runner.execute_model(scheduled(new=new))
     runner.execute_model(scheduled())
     assert [step.muted for step in seen] == [("b",), ()]
+
+
+def test_tokens_that_a_cache_answers_are_told_of_those_who_enter_or_come_back(runner, buffer):
+    """a and b go on from 7 and 9; only of b, back after a preemption, is that a skip."""
+    seen, _ = watch(runner, buffer)
+    new = [new_request("c", None), new_request("d", None)]
+    new[1].num_computed_tokens = 32
+    runner.execute_model(scheduled(new=new, resumed=["b"]))
+    runner.execute_model(scheduled())
+    assert [set(step.skipped) for step in seen] == [{("d", 32), ("b", 9)}, set()]
 
 
 def test_ends_reported_with_an_idle_step_come_with_the_next_one(runner, buffer):

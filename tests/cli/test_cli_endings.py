@@ -84,7 +84,8 @@ def test_only_what_resumes_says_so_on_an_interrupt(tracer, monkeypatch, words, r
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_a_capture_without_domains_is_told(tracer, monkeypatch, found, told, form):
     counts = ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_rows")
-    rest = ("num_skipped", "bytes_written", "seconds", "tokens_per_s")
+    others = ("num_skipped", "num_uncaptured", "num_aborted")
+    rest = (*others, "bytes_written", "seconds", "tokens_per_s")
     summary = {"run_id": "r", "lake": "lake"} | dict.fromkeys((*counts, *rest), 1) | found
     monkeypatch.setattr(capture, "_capture", lambda **_: summary)
     done = tracer("capture", "--model", "m", "--dataset", "d", "--format", form)

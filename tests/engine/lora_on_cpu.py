@@ -14,6 +14,7 @@ from dataclasses import replace
 from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as method
 from vllm.model_executor.layers.fused_moe.experts.lora_experts_mixin import LoRAExpertsMixin
 
+from tracer.capture import lora
 from tracer.cli import run
 
 select = method.select_unquantized_moe_backend
@@ -25,4 +26,5 @@ def select_for_cpu(moe_config):
 
 
 method.select_unquantized_moe_backend = select_for_cpu
+lora.refuse_without_kernel = lambda: None
 sys.exit(run(sys.argv[1:]))

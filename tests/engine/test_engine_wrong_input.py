@@ -121,6 +121,14 @@ def test_an_adapter_that_is_none(refused, folder, planted_model):
     refused(2, "no LoRA adapter in adapter", model=planted_model("olmoe"), options=options)
 
 
+def test_an_adapter_on_a_cpu(refused, folder, planted_model):
+    """vLLM itself would fail in the first step, with words about Triton."""
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text('{"r": 8}')
+    options = ["--lora", "adapter"]
+    refused(4, "no kernel", "merge the adapter", model=planted_model("olmoe"), options=options)
+
+
 def test_a_folder_that_is_something_else(engine, folder, planted_model):
     (folder / "thesis").mkdir()
     (folder / "thesis" / "chapter.tex").write_text("x")

@@ -42,7 +42,6 @@ class Collector:
 
     layer_ids: the worker's MoE layers, ascending; worker: its part of the shard names
     tokens: whether this worker writes the `tokens` table (the first pipeline stage does)
-    prefix_caching: prompt tokens may have been answered from the cache, without a row
     once: files to commit with the first batch
     """
 
@@ -51,7 +50,6 @@ class Collector:
     layer_ids: Sequence[int]
     worker: str
     tokens: bool = True
-    prefix_caching: bool = False
     once: list[ShardFile] = field(default_factory=list)
     _numbers: RequestNumbers = field(default_factory=RequestNumbers)
     _log: RowLog = field(init=False)
@@ -59,6 +57,8 @@ class Collector:
     _arrived: "queue.Queue[Any]" = field(default_factory=queue.Queue)
     _to_write: "queue.Queue[Any]" = field(default_factory=lambda: queue.Queue(1))
     _written: "queue.Queue[tuple[int, list[ShardFile]]]" = field(default_factory=queue.Queue)
+    # Tokens that an open request may lack, since the prefix cache had them; few have any.
+    _skipped: dict[str, int] = field(default_factory=dict)
     _cached: "queue.Queue[tuple[str, int]]" = field(default_factory=queue.Queue)
     _error: BaseException | None = None
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -161,11 +161,16 @@ class Collector:
             self._append(item)
         elif isinstance(item, _Discard):
             self._log.take(self._numbers.close(item.engine_ids), [0] * len(item.engine_ids))
+            for engine_id in item.engine_ids:
+                self._skipped.pop(engine_id, None)
         else:
             self._to_write.put((item.batch, self._take(item.finished)))
 
     def _append(self, step: Step) -> None:
         self._numbers.mute(step.muted)
+        for engine_id, count in step.skipped:
+            if self._numbers.of([engine_id])[0] != NOBODY:
+                self._skipped[engine_id] = max(self._skipped.get(engine_id, 0), count)
         owners = np.repeat(self._numbers.of(step.request_ids), step.row_counts)
         rows = step.slot.rows()
         if owners.size and owners.min() == NOBODY:
@@ -181,9 +186,8 @@ class Collector:
             self._numbers.close([request.engine_id for request in finished]),
             [request.num_forwarded for request in finished],
         )
-        rows = assemble(
-            finished, taken, self.row_format, self.layer_ids, prefix_caching=self.prefix_caching
-        )
+        skipped = [self._skipped.pop(request.engine_id, 0) for request in finished]
+        rows = assemble(finished, taken, skipped, self.row_format, self.layer_ids)
         for request, traced in zip(finished, rows.requests, strict=True):
             missing = request.num_forwarded - traced.num_rows
             if missing != request.cached_prefix_tokens:

@@ -44,20 +44,19 @@ class FinishedRequest:
 def assemble(
     finished: Sequence[FinishedRequest],
     taken: TakenRows,
+    skipped: Sequence[int],
     row_format: RowFormat,
     layer_ids: Sequence[int],
-    *,
-    prefix_caching: bool = False,
 ) -> ShardRows:
     """The rows of a shard.
 
     Args:
         finished: the requests, one or more.
         taken: their records, in the same order.
+        skipped: of each, the positions below which a record may be missing, because the
+            engine's prefix cache had the token; 0 for most.
         row_format: of the records.
         layer_ids: the layers in a record.
-        prefix_caching: prompt tokens may have no record. The last one always has: the engine
-            needs its output.
 
     Raises:
         CaptureMismatchError: a token that was not seen or is not the one the engine returned,
@@ -71,11 +70,7 @@ def assemble(
         request = finished[_request_of(taken, row)]
         raise CaptureMismatchError(request.request_id, what)
 
-    lost = ~taken.seen
-    if prefix_caching:
-        last = np.array([request.num_prompt_tokens - 1 for request in finished])
-        lost &= positions >= np.repeat(last, lengths)
-    unseen = np.flatnonzero(lost)
+    unseen = np.flatnonzero(~taken.seen & (positions >= np.repeat(skipped, lengths)))
     if len(unseen):
         begin, end = taken.starts[_request_of(taken, unseen[0]) :][:2]
         fail(

@@ -22,7 +22,7 @@ from typing import Any
 
 from tracer.errors import UnsupportedModelError
 
-__all__ = ["OwnRows", "RowLayout", "describe_layout", "own_rows"]
+__all__ = ["OwnRows", "RowLayout", "own_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +167,3 @@ class RowLayout:
         from vllm.v1.worker.ubatching import dbo_current_ubatch_token_offset
 
         return int(dbo_current_ubatch_token_offset())
-
-
-def describe_layout(config: Any) -> str:
-    """The parallel layout of an engine in words, such as ``tensor 2, pipeline 2``; ``single``.
-
-    Args:
-        config: ``vllm.config.VllmConfig``.
-    """
-    parallel = config.parallel_config
-    sizes = {
-        "tensor": parallel.tensor_parallel_size,
-        "pipeline": parallel.pipeline_parallel_size,
-        "data": parallel.data_parallel_size,
-        "prefill context": getattr(parallel, "prefill_context_parallel_size", 1),
-        "decode context": getattr(parallel, "decode_context_parallel_size", 1),
-    }
-    words = [f"{name} {size}" for name, size in sizes.items() if size > 1]
-    words += ["expert"] * bool(parallel.enable_expert_parallel)
-    words += ["micro-batches"] * bool(getattr(parallel, "use_ubatching", parallel.enable_dbo))
-    return ", ".join(words) or "single"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tracer.errors import InputError
+from tracer.errors import InputError, UnsupportedModelError
 
 __all__ = ["adapter_rank", "enable_lora", "lora_request"]
 
@@ -36,16 +36,39 @@ def enable_lora(arguments: Any, folder: Path) -> None:
     Args:
         arguments: ``vllm.engine.arg_utils.EngineArgs``; a larger --max-lora-rank is left alone.
         folder: the adapter.
+
+    Raises:
+        InputError: the folder holds no adapter.
+        UnsupportedModelError: this engine has no kernel for it.
     """
     from typing import get_args
 
     from vllm.config.lora import MaxLoRARanks
 
     rank = adapter_rank(folder)
+    refuse_without_kernel()
     arguments.enable_lora = True
     room = [size for size in sorted(get_args(MaxLoRARanks)) if size >= rank]
     if room:  # else vLLM refuses the adapter in its own words
         arguments.max_lora_rank = max(arguments.max_lora_rank, room[0])
+
+
+def refuse_without_kernel() -> None:
+    """Refuse adapters on a CPU, where vLLM fails in its first step (0.32, measured).
+
+    With LoRA on it takes the Triton kernel for experts whatever the platform
+    (``fused_moe/oracle/unquantized.py``).
+
+    Raises:
+        UnsupportedModelError: the engine runs on a CPU.
+    """
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        raise UnsupportedModelError(
+            "vLLM on a CPU has no kernel for MoE models with adapters",
+            "run on a GPU, or merge the adapter into the model.",
+        )
 
 
 def lora_request(folder: Path) -> Any:

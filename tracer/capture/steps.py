@@ -31,6 +31,8 @@ class Step:
     slot: the records, in host memory once its copy has arrived
     muted: requests that enter the batch and must not be recorded
     ended: requests that had left the batch before this pass
+    skipped: of requests that enter the batch, or come back to it: tokens that the engine takes
+        from its prefix cache instead of running them, where there are any
     """
 
     request_ids: Sequence[str]
@@ -38,6 +40,7 @@ class Step:
     slot: Slot
     muted: Sequence[str] = ()
     ended: Sequence[str] = ()
+    skipped: Sequence[tuple[str, int]] = ()
 
 
 def check_runner(runner: Any) -> None:
@@ -78,12 +81,14 @@ def watch_steps(
     batch_of = _batch_v2 if _is_v2(runner) else _batch_v1
     ended: list[str] = []
     muted: list[str] = []
+    skipped: list[tuple[str, int]] = []
 
     def execute_and_capture(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("dummy_run"):
             return execute_model(scheduler_output, *args, **kwargs)
         ended.extend(scheduler_output.finished_req_ids)
         muted.extend(_muted(scheduler_output.scheduled_new_reqs))
+        skipped.extend(_skipped(scheduler_output))
         num_tokens = scheduler_output.total_num_scheduled_tokens
         if num_tokens == 0:
             return execute_model(scheduler_output, *args, **kwargs)
@@ -93,9 +98,10 @@ def watch_steps(
         rows = sum(row_counts)
         buffer.label(0, _on_device(positions)[:rows], _on_device(token_ids)[:rows])
         slot = drain.take(buffer.storage[:rows])
-        receive(Step(request_ids, row_counts, slot, tuple(muted), tuple(ended)))
+        receive(Step(request_ids, row_counts, slot, tuple(muted), tuple(ended), tuple(skipped)))
         ended.clear()
         muted.clear()
+        skipped.clear()
         return output
 
     def stop() -> None:
@@ -118,6 +124,16 @@ def _muted(new_requests: Iterable[Any]) -> list[str]:
         if request.sampling_params is not None
         and (request.sampling_params.extra_args or {}).get(CONFIG_KEY, {}).get("capture") is False
     ]
+
+
+def _skipped(scheduler_output: Any) -> list[tuple[str, int]]:
+    """Tokens counted as computed when a request enters, or comes back after a preemption."""
+    new, known = scheduler_output.scheduled_new_reqs, scheduler_output.scheduled_cached_reqs
+    skipped = [(request.req_id, request.num_computed_tokens) for request in new]
+    if known.resumed_req_ids:
+        computed = zip(known.req_ids, known.num_computed_tokens, strict=True)
+        skipped += [pair for pair in computed if pair[0] in known.resumed_req_ids]
+    return [pair for pair in skipped if pair[1]]
 
 
 def _batch_v1(runner: Any, scheduler_output: Any) -> tuple[list[str], list[int], Any, Any]:

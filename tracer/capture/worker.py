@@ -125,13 +125,15 @@ class WorkerCapture:
         if self._attached is None or self._drain is None:
             return None
         facts, buffer = self._attached.facts, self._attached.buffer
-        name = f"w{self._worker.rank}-{attempt}"
+        # Ranks begin at 0 in each data-parallel engine.
+        engine = self._worker.parallel_config.data_parallel_rank
+        name = f"w{engine}.{self._worker.rank}-{attempt}"
         writer = ShardWriter(
             Path(lake_path), run_id, facts.num_experts, self._options.weight_precision
         )
         try:
             check_runner(self._worker.model_runner)
-            once = self._write_routers(writer, name) if first else []
+            once = self._write_routers(writer, name) if first and engine == 0 else []
         except Exception as error:  # noqa: BLE001 - the driver raises it
             return {"error": describe_error(error)}
         self._collector = Collector(
@@ -140,7 +142,6 @@ class WorkerCapture:
             facts.layer_ids,
             name,
             tokens=self._is_first_stage,
-            prefix_caching=bool(self._worker.vllm_config.cache_config.enable_prefix_caching),
             once=once,
         )
         self._collector.start()

@@ -71,13 +71,21 @@ def _write_audit(lake: Lake, run_id: str, step: AuditStep) -> None:
         min_presence=step.min_presence,
         rank_cutoff=step.rank_cutoff,
         domains=load_domains(step.domains) if step.domains else None,
+        allow_missing_tokens=step.allow_missing_tokens,
     )
     write_whole(step.output, _RENDER[step.format](found).encode())
 
 
 def _write_report(lake: Lake, run_id: str, step: ReportStep) -> None:
     domains = load_domains(step.domains) if step.domains else None
-    write_report(lake, run_id, step.output, min_presence=step.min_presence, domains=domains)
+    write_report(
+        lake,
+        run_id,
+        step.output,
+        min_presence=step.min_presence,
+        domains=domains,
+        allow_missing_tokens=step.allow_missing_tokens,
+    )
 
 
 def _once(

@@ -54,6 +54,7 @@ class AuditStep(_Strict):
     min_presence: Annotated[float, Field(gt=0, le=1)] = 0.8
     rank_cutoff: Annotated[int, Field(ge=1)] | None = None
     domains: Path | None = None
+    allow_missing_tokens: bool = False
     format: Literal["json", "csv", "table"] = "json"
     output: Path
 
@@ -63,6 +64,7 @@ class ReportStep(_Strict):
 
     min_presence: Annotated[float, Field(gt=0, le=1)] = 0.8
     domains: Path | None = None
+    allow_missing_tokens: bool = False
     output: Path = Path("report.html")
 
 
