@@ -70,9 +70,9 @@ def test_clear_makes_an_unwritten_row_visible():
 
 def test_rows_are_labelled_with_position_and_token():
     buffer = make()
-    buffer.label(1, torch.tensor([7, 8]), torch.tensor([70_000, 80_000], dtype=torch.int32))
-    assert column(buffer, "position")[:, 0].tolist() == [-1, 7, 8, -1]
-    assert column(buffer, "token_id")[:, 0].tolist() == [-1, 70_000, 80_000, -1]
+    buffer.label(torch.tensor([7, 8]), torch.tensor([70_000, 80_000], dtype=torch.int32))
+    assert column(buffer, "position")[:, 0].tolist() == [7, 8, -1, -1]
+    assert column(buffer, "token_id")[:, 0].tolist() == [70_000, 80_000, -1, -1]
 
 
 def test_further_values_are_cast_to_their_field():

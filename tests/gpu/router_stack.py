@@ -120,7 +120,7 @@ class RouterStack:
     def label(self, step):
         """What the engine's own batch says of the rows, written after the forward pass."""
         numbers = torch.full((step.rows,), step.number, device=self.pool.device)
-        self.buffer.label(0, numbers, numbers - step.begin)
+        self.buffer.label(numbers, numbers - step.begin)
 
     def expected(self, step):
         """uint8 [rows, row_bytes] of a step, without graph, record op, kernel or drain."""

@@ -92,10 +92,13 @@ class RoutingBuffer:
     """Records of one forward pass.
 
     storage: uint8 [max_rows, row_format.row_bytes], at one address for the engine's life
+    positions, token_ids: int32 [max_rows], views of it
     """
 
     row_format: RowFormat
     storage: torch.Tensor
+    positions: torch.Tensor
+    token_ids: torch.Tensor
 
     @classmethod
     def allocate(
@@ -103,16 +106,15 @@ class RoutingBuffer:
     ) -> "RoutingBuffer":
         """Memory for one worker: ``max_rows * row_format.row_bytes`` bytes."""
         shape = (max_rows, row_format.row_bytes)
-        return cls(row_format, torch.full(shape, _CLEARED, dtype=torch.uint8, device=device))
+        storage = torch.full(shape, _CLEARED, dtype=torch.uint8, device=device)
+        columns = row_format.tensors(storage)
+        return cls(row_format, storage, columns["position"][:, 0], columns["token_id"][:, 0])
 
     def clear(self, num_rows: int) -> None:
         """Forget the rows the next pass will write, so that one it skips is noticed."""
         self.storage[:num_rows].fill_(_CLEARED)
 
-    def label(self, first_row: int, positions: torch.Tensor, token_ids: torch.Tensor) -> None:
-        """Write each row's position and token id, any integer [n], on the device."""
-        for name, values in (("position", positions), ("token_id", token_ids)):
-            at = self.row_format.offsets[name]
-            _column(self.storage, first_row, len(values), at, 1, torch.int32).copy_(
-                values.unsqueeze(1)
-            )
+    def label(self, positions: torch.Tensor, token_ids: torch.Tensor) -> None:
+        """Write position and token id of the first rows, any integer [n], on the device."""
+        self.positions[: len(positions)].copy_(positions)
+        self.token_ids[: len(token_ids)].copy_(token_ids)

@@ -173,11 +173,12 @@ class Collector:
                 self._skipped[engine_id] = max(self._skipped.get(engine_id, 0), count)
         owners = np.repeat(self._numbers.of(step.request_ids), step.row_counts)
         rows = step.slot.rows()
-        if owners.size and owners.min() == NOBODY:
+        if owners.min() == NOBODY:
             wanted = owners != NOBODY
             rows, owners = rows[wanted], owners[wanted]
         self._log.append(rows, owners)
-        self._numbers.end(step.ended)
+        if step.ended:
+            self._numbers.end(step.ended)
 
     def _take(self, finished: Sequence[FinishedRequest]) -> ShardRows | None:
         if not finished:

@@ -96,7 +96,7 @@ def watch_steps(
         output = execute_model(scheduler_output, *args, **kwargs)
         request_ids, row_counts, positions, token_ids = batch_of(runner, scheduler_output)
         rows = sum(row_counts)
-        buffer.label(0, _on_device(positions)[:rows], _on_device(token_ids)[:rows])
+        buffer.label(_on_device(positions)[:rows], _on_device(token_ids)[:rows])
         slot = drain.take(buffer.storage[:rows])
         receive(Step(request_ids, row_counts, slot, tuple(muted), tuple(ended), tuple(skipped)))
         ended.clear()
