@@ -182,7 +182,9 @@ def test_a_slow_disk_loses_no_row(tmp_path, disk):
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path, disk):
-    """Four times the batches on a slow disk, and the same peak, below what the parts allow.
+    """Four times the batches on a slow disk, and not twice the peak, below what the parts allow.
+
+    The peak moves by a quarter with how the threads fall; growth with the run would be fourfold.
 
     The log holds a batch, works on it with 40 bytes a record, and a batch waits in three places,
     each with positions and token ids besides; the writer's arrays over a batch take 100 bytes a
@@ -206,7 +208,7 @@ def test_memory_does_not_grow_with_the_run(tmp_path, disk):
     finally:
         tracemalloc.stop()
     most = log_bytes(batch) + batch * (40 + BATCHES_HELD * (FORMAT.row_bytes + 8) + 100)
-    assert long < 1.2 * short
+    assert long < 2 * short
     assert long < most
 
 
