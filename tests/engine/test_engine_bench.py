@@ -51,6 +51,8 @@ def test_the_last_line_has_every_figure(told, size):
         low, high = figures[f"{size}_{name}_interval"]
         assert 0 < low <= figures[f"{size}_{name}"] <= high
     assert figures[f"{size}_floor_cpu_ratio"] > 1
+    assert figures[f"{size}_batch_cpu_s"] > 0
+    assert figures[f"{size}_long_run_cpu_ratio"] < figures[f"{size}_cpu_ratio"]
     assert figures["pairs"] == 2
     assert figures["engine"].startswith("vllm")
 

@@ -62,7 +62,7 @@ LIBRARY_HOMES = {
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
     "tokenizers": ("tracer.demo.tokens",),
-    "torch": ("tracer.capture",),
+    "torch": ("tracer.bench.memory", "tracer.capture"),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
     "yaml": ("tracer.workflow.job_file",),
@@ -76,6 +76,7 @@ EXTRA_AT_MODULE_LEVEL = {
     "safetensors": (),
     "tokenizers": (),
     "torch": (
+        "tracer.bench.memory",
         "tracer.capture.attach",
         "tracer.capture.buffer",
         "tracer.capture.drain",

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from tracer.bench.engine import BenchEngine, started
 from tracer.bench.floor import Floor, measure_floor
@@ -18,12 +19,16 @@ from tracer.bench.modes import FullMode, HookMode, Mode, NativeMode, hooked_rout
 from tracer.bench.ratios import Ratio, paired_ratio
 from tracer.capture.engine_setup import EngineIdentity
 from tracer.store.lake import Lake
-from tracer.store.run_writer import RunWriter
+from tracer.store.run_writer import SHARD_CHOICES, RunWriter
 
 __all__ = ["BOTH", "Overhead", "measure_overhead"]
 
 BOTH = "both"
 _RUN = "bench"
+_SMALL = Load("small", 1, 8, 1, 1)
+_SMALL_BATCHES = 5
+# A capture seals a batch at least this often; see tracer.capture.recording.
+_SEAL_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -33,17 +38,30 @@ class Overhead:
     spent: mode -> load (or BOTH, their sum) -> one entry a round
     rows, hooked: mode -> rows recorded in a round, routers that were hooked
     tokens: load (or BOTH) -> forwarded tokens a round
+    batch_cpu_s: compute seconds of sealing, writing and committing a batch of next to nothing
+    batch_share: part of a batch that a round is, at the rate a capture seals batches
     """
 
     spent: dict[str, dict[str, list[Spent]]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     hooked: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    batch_cpu_s: float = 0.0
+    batch_share: float = 1.0
 
     def cpu_ratio(self, mode: str, load: str = BOTH, *, against: str = "off") -> Ratio:
         """Compute time of a mode against another's."""
         above, below = self.spent[mode][load], self.spent[against][load]
         return paired_ratio([s.cpu for s in above], [s.cpu for s in below])
+
+    def long_run_ratio(self) -> Ratio:
+        """Compute time of full against off if a round paid its share of a batch's fixed cost.
+
+        Every round is a batch here, while a capture gathers for a minute or 8 million choices.
+        """
+        unpaid = self.batch_cpu_s * (1 - self.batch_share)
+        above, below = self.spent["full"][BOTH], self.spent["off"][BOTH]
+        return paired_ratio([s.cpu - unpaid for s in above], [s.cpu for s in below])
 
     def wall_ratio(self, mode: str, load: str = BOTH) -> Ratio:
         """Time on the clock of a mode against off."""
@@ -52,11 +70,11 @@ class Overhead:
 
     def off_cpu_s(self, load: str = BOTH) -> float:
         """Compute seconds of a token that is not recorded, median of the rounds."""
-        return _median([s.cpu for s in self.spent["off"][load]]) / self.tokens[load]
+        return median([s.cpu for s in self.spent["off"][load]]) / self.tokens[load]
 
     def tokens_per_s(self, mode: str, load: str) -> float:
         """Forwarded tokens per second on the clock, median of the rounds."""
-        return self.tokens[load] / _median([s.wall for s in self.spent[mode][load]])
+        return self.tokens[load] / median([s.wall for s in self.spent[mode][load]])
 
 
 def measure_overhead(
@@ -85,10 +103,14 @@ def measure_overhead(
         full = FullMode(bench, RunWriter(lake, _RUN, frozenset(), 0))
         modes: list[Mode] = [Mode(bench), HookMode(bench), full, *native]
         measured = _run_rounds(bench, modes, LOADS[size], pairs, note)
-        note("measuring the floor")
+        note("measuring a small batch and the floor")
+        measured.batch_cpu_s = median(_spent_on_batch(bench, full) for _ in range(_SMALL_BATCHES))
+        choices = measured.rows[full.name] * int(bench.engine.model["top_k"])
+        seconds = median(spent.cpu for spent in measured.spent["off"][BOTH])
+        measured.batch_share = min(1.0, max(choices / SHARD_CHOICES, seconds / _SEAL_SECONDS))
         files = sorted((folder / "lake" / "routing" / _RUN).glob("*.parquet"))
         num_experts = int(bench.engine.model["num_experts"])
-    return measured, measure_floor(files[-1], num_experts)
+    return measured, measure_floor(files[0], num_experts)
 
 
 def _run_rounds(
@@ -148,7 +170,7 @@ class Turns:
             self.mode.settle()
             self._add(load.name, watch.read())
 
-    def finish(self, tokens: Mapping[str, int]) -> None:
+    def finish(self, tokens: Mapping[str, int]) -> Spent:
         """Write what was recorded; the time is shared out to the loads by their tokens."""
         watch = Stopwatch()
         self.mode.finish(self._finished)
@@ -158,11 +180,17 @@ class Turns:
             self._add(load, end.share(tokens[load] / tokens[BOTH]))
         for spent in list(self.spent.values()):
             self._add(BOTH, spent)
+        return end
 
     def _add(self, load: str, spent: Spent) -> None:
         self.spent[load] = self.spent.get(load, Spent(0.0, 0.0)) + spent
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+def _spent_on_batch(bench: BenchEngine, full: FullMode) -> float:
+    """Compute seconds of sealing, writing and committing a batch of one request."""
+    full.open()
+    turns = Turns(bench, full, "small")
+    turns.run(_SMALL, 0)
+    end = turns.finish({_SMALL.name: _SMALL.num_tokens, BOTH: _SMALL.num_tokens})
+    full.close()
+    return end.cpu

@@ -44,6 +44,9 @@ def capture(model_size: str, pairs: int, output_format: str) -> None:
         tracer bench capture --model-size tiny
         tracer bench capture --pairs 30 --format json
     """
+    from tracer.capture.engine_setup import find_engine
+
+    find_engine()  # says what to install; the next line would not
     from tracer.workflow.bench import bench_capture
 
     sizes = ["mid", "tiny"] if model_size == "both" else [model_size]
@@ -61,3 +64,48 @@ def _print(results: Any, output_format: str) -> None:
         for line in results.notes():
             click.echo(line)
     click.echo(json_text(results.to_dict()))
+
+
+@command.command("memory")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    default=2_000_000,
+    show_default=True,
+    help="Tokens to record, at least.",
+)
+@click.option(
+    "--layers", type=click.IntRange(min=1), default=16, show_default=True, help="MoE layers."
+)
+@click.option(
+    "--experts", type=click.IntRange(min=1), default=64, show_default=True, help="Experts a layer."
+)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=8, show_default=True, help="Choices a token."
+)
+@format_option("table", "json")
+def memory(tokens: int, layers: int, experts: int, top_k: int, output_format: str) -> None:
+    """Measure the memory that recording holds over a long run.
+
+    Made-up rows of a model of that shape go through everything behind the forward pass, as fast
+    as they can be written, into a temporary lake. Printed is the most resident memory beside
+    what it may be by the parts' own formulas. The last line of output is one JSON object.
+
+    \b
+    Examples:
+        tracer bench memory
+        tracer bench memory --layers 58 --experts 256 --tokens 500000
+    """
+    from tracer.capture.engine_setup import find_engine
+
+    if top_k > experts:
+        raise click.BadParameter(f"{top_k} choices of {experts} experts", param_hint="--top-k")
+    find_engine()
+    from tracer.cli.options import json_text
+    from tracer.workflow.bench import bench_memory
+
+    held = bench_memory(tokens, layers, experts, top_k)
+    if output_format == "table":
+        for line in held.lines():
+            click.echo(line)
+    click.echo(json_text(held.to_dict()))

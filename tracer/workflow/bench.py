@@ -1,5 +1,6 @@
 """Runs the measurements of `tracer bench` and puts their figures into words."""
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any
 from tracer.bench.engine import prepare
 from tracer.bench.floor import Floor
 from tracer.bench.loads import LOADS
+from tracer.bench.memory import Held, Shape, measure_memory
 from tracer.bench.models import MODEL_SIZES
 from tracer.bench.overhead import Overhead, measure_overhead
 from tracer.bench.ratios import Ratio
 from tracer.workflow.progress import CaptureProgress, engine_log
 
-__all__ = ["CaptureCost", "bench_capture"]
+__all__ = ["CaptureCost", "bench_capture", "bench_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ class CaptureCost:
                 f" {1e6 * floor.compress_s:.2f} us to compress of"
                 f" {1e6 * cost.off_cpu_s():,.1f} us, a ratio of {_floor_ratio(cost, floor):.4f}"
             )
+            lines.append(
+                f"{size}: every round is a batch of its own, of which {1e3 * cost.batch_cpu_s:.0f}"
+                f" ms are paid once whatever its size; a capture's batches are"
+                f" {1 / cost.batch_share:.0f} times larger, CPU time of full / off then"
+                f" {_shown(cost.long_run_ratio())}"
+            )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,10 +89,18 @@ def bench_capture(sizes: Sequence[str], pairs: int) -> CaptureCost:
     return CaptureCost(f"{identity.distribution} {identity.version}", pairs, by_size)
 
 
+def bench_memory(tokens: int, layers: int, experts: int, top_k: int) -> Held:
+    """Measure what recording holds over a run of made-up rows; progress goes to stderr."""
+    progress = CaptureProgress(sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
+        return measure_memory(tokens, Shape(layers, experts, top_k), Path(folder), progress.note)
+
+
 def _figures(cost: Overhead | None, floor: Floor | None) -> dict[str, Any]:
     native = cost is not None and "native" in cost.spent
     ratios: dict[str, Ratio | None] = {
         "cpu_ratio": cost.cpu_ratio("full") if cost else None,
+        "long_run_cpu_ratio": cost.long_run_ratio() if cost else None,
         "hook_cpu_ratio": cost.cpu_ratio("hook") if cost else None,
         "native_cpu_ratio": cost.cpu_ratio("native") if cost and native else None,
         "vs_native_cpu_ratio": cost.cpu_ratio("full", against="native")
@@ -100,6 +116,7 @@ def _figures(cost: Overhead | None, floor: Floor | None) -> dict[str, Any]:
         figures[name] = ratio and ratio.rounded
         figures[f"{name}_interval"] = ratio and ratio.interval
     figures["floor_cpu_ratio"] = round(_floor_ratio(cost, floor), 4) if cost and floor else None
+    figures["batch_cpu_s"] = round(cost.batch_cpu_s, 4) if cost else None
     figures["rows"] = cost.rows if cost else None
     figures["hooked_routers"] = cost.hooked if cost else None
     return figures
