@@ -3,6 +3,7 @@
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
+# make architectures   check every architecture and rewrite docs/architectures.md
 # make bench-capture   what capture costs on a CPU, against off and vLLM's own recorder
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,7 +27,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs lock test-oracle test-gpu bench-capture clean
+.PHONY: help setup demo test check docs lock test-oracle test-gpu architectures bench-capture clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -87,6 +88,12 @@ test-oracle: .venv-0.30/.moe-tracer-setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu
+
+architectures: setup
+	rm -f docs/architectures.json
+	TRACER_ARCHITECTURES=$(CURDIR)/docs/architectures.json $(BIN)/python -m pytest \
+		tests/engine/test_engine_architectures.py
+	$(BIN)/python docs/write_architectures.py
 
 bench-capture: .venv-0.30/.moe-tracer-setup
 	.venv-0.30/bin/tracer bench capture
