@@ -171,6 +171,7 @@ def test_what_contradicts_the_engine_is_not_written(collector, tmp_path, rows, w
 def test_an_error_is_told_to_the_driver_and_never_to_the_forward_pass(collector, step):
     collector.seal(0, [finished("a", [10, 11, 12])])
     collector._arrived.join()
+    collector._to_write.join()
     collector.receive(step(("a", {0: (10, 1)})))
     with pytest.raises(CaptureMismatchError):
         collector.seal(1, [])

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
@@ -43,6 +44,7 @@ def runner(buffer):
     return SimpleNamespace(
         execute_model=execute_model,
         input_batch=SimpleNamespace(req_ids=["b", "a", None], num_reqs=2),
+        query_start_loc=SimpleNamespace(np=np.array([0, 2, 3, 9])),
         positions=torch.tensor([3, 4, 0, 0]),
         input_ids=SimpleNamespace(gpu=torch.tensor([30, 31, 20, 0])),
     )
@@ -51,7 +53,6 @@ def runner(buffer):
 def scheduled(*, tokens=3, new=(), finished=(), resumed=()):
     return SimpleNamespace(
         total_num_scheduled_tokens=tokens,
-        num_scheduled_tokens={"a": 1, "b": 2},
         scheduled_new_reqs=new,
         finished_req_ids=set(finished),
         scheduled_cached_reqs=SimpleNamespace(

@@ -32,6 +32,18 @@ def fewer_choices(runner, index):
         runner.router.top_k -= 1
 
 
+def fused_shared_experts(runner, _):
+    runner.router.num_fused_shared_experts = 1
+
+
+def hidden_gate(_, index):
+    """No linear layer beside the experts has an output per expert."""
+    if index == 0:
+        for module in loaded.modules():
+            if getattr(module, "output_size", None) == 16:
+                module.output_size = 0
+
+
 def attach_to_odd_model(self):
     """Change the loaded model, then let tracer look at it."""
     from vllm.model_executor.layers.fused_moe.layer import MoERunner
@@ -40,7 +52,9 @@ def attach_to_odd_model(self):
     if case == "foreign_model_runner":
         self._worker.model_runner = type("OtherRunner", (), {})()
     else:
-        runners = [m for m in model_runner.get_model().modules() if isinstance(m, MoERunner)]
+        global loaded  # noqa: PLW0603
+        loaded = model_runner.get_model()
+        runners = [m for m in loaded.modules() if isinstance(m, MoERunner)]
         for index, runner in enumerate(runners):
             globals()[case](runner, index)
     attach(self)

@@ -13,6 +13,7 @@ CASES = {
     "foreign_router": ("unknown router class object", "BaseRouter"),
     "same_layer": ("two routers call themselves layer 0", "cannot be captured yet"),
     "fewer_choices": ("layers differ in top_k: {0: 3, 1: 4", "one shape per model"),
+    "fused_shared_experts": ("routes to shared experts together", "fusion of shared experts"),
     "foreign_model_runner": ("OtherRunner is not supported", "V1 or V2 model runner"),
 }
 
@@ -28,6 +29,17 @@ def test_what_cannot_be_captured_is_refused(engine, planted_model, tmp_path, cas
     assert words in error
     assert advice.startswith("Hint: ")
     assert hint in advice
+    assert not (tmp_path / "lake").exists()
+
+
+def test_routers_that_cannot_be_read_are_refused(engine, planted_model, tmp_path):
+    done = engine.run(
+        "hidden_gate", planted_model("olmoe"), "--router-weights",
+        code=HERE / "capture_odd_model.py", cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.exit_code, done.stdout) == (4, ""), done.stderr[-2000:]
+    assert "layer 0 has no linear router that could be read" in done.stderr
+    assert "leave --router-weights off" in done.stderr
     assert not (tmp_path / "lake").exists()
 
 

@@ -69,6 +69,11 @@ def _refuse_uncapturable(layer_id: int, runner: Any) -> None:
             " be seen",
             "choose a modular kernel, for example --moe-backend triton.",
         )
+    if getattr(runner.router, "num_fused_shared_experts", 0):
+        raise UnsupportedModelError(
+            f"layer {layer_id} routes to shared experts together with the others",
+            "turn the fusion of shared experts off.",
+        )
     if not isinstance(runner.router, BaseRouter):
         raise UnsupportedModelError(
             f"layer {layer_id} has an unknown router class {type(runner.router).__name__}",
@@ -186,9 +191,19 @@ def _writer(
     storage, place = buffer.storage, buffer.row_format.place
     ids_at, id_bytes = place("expert_ids", layer)
     weights_at, weight_bytes = place("gate_weights", layer)
-    columns = [(place(f.name, layer)[0], f.dtype) for extra in extras for f in extra.fields]
+    fields = [field for extra in extras for field in extra.fields]
+    columns = [(place(field.name, layer)[0], field.dtype) for field in fields]
+    widths = [buffer.row_format.width("expert_ids"), buffer.row_format.width("gate_weights")]
+    widths += [field.width for field in fields]
 
     def write(values: Sequence[torch.Tensor], first_row: int) -> None:
+        # Shapes are static: this runs where graphs are recorded and compiled, not when they run.
+        if [value.shape[1] for value in values] != widths:
+            raise UnsupportedModelError(
+                f"a router gave rows of {[value.shape[1] for value in values]} values where"
+                f" {widths} were announced",
+                "this model's routing cannot be recorded yet.",
+            )
         ids, weights, *others = values
         record(storage, ids, weights, ids_at, id_bytes, weights_at, weight_bytes, first_row)
         for (at, dtype), value in zip(columns, others, strict=True):

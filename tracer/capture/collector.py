@@ -17,10 +17,9 @@ import numpy as np
 from tracer.capture.finished import FinishedRequest, assemble
 from tracer.capture.request_numbers import RequestNumbers
 from tracer.capture.row_format import RowFormat
-from tracer.capture.row_log import NOBODY, RowLog
+from tracer.capture.row_log import NOBODY, RowLog, TakenRows
 from tracer.capture.steps import Step
 from tracer.store.shard import ShardFile, ShardWriter
-from tracer.store.shard_rows import ShardRows
 
 __all__ = ["Collector", "describe_error"]
 
@@ -29,6 +28,16 @@ __all__ = ["Collector", "describe_error"]
 class _Seal:
     batch: int
     finished: Sequence[FinishedRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A sealed batch on its way from one thread to the other; see ``assemble``."""
+
+    batch: int
+    finished: Sequence[FinishedRequest]
+    rows: TakenRows
+    skipped: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +173,7 @@ class Collector:
             for engine_id in item.engine_ids:
                 self._skipped.pop(engine_id, None)
         else:
-            self._to_write.put((item.batch, self._take(item.finished)))
+            self._to_write.put(self._take(item))
 
     def _append(self, step: Step) -> None:
         self._numbers.mute(step.muted)
@@ -173,34 +182,35 @@ class Collector:
                 self._skipped[engine_id] = max(self._skipped.get(engine_id, 0), count)
         owners = np.repeat(self._numbers.of(step.request_ids), step.row_counts)
         rows = step.slot.rows()
-        if owners.min() == NOBODY:
+        if owners.size and owners.min() == NOBODY:
             wanted = owners != NOBODY
             rows, owners = rows[wanted], owners[wanted]
         self._log.append(rows, owners)
         if step.ended:
             self._numbers.end(step.ended)
 
-    def _take(self, finished: Sequence[FinishedRequest]) -> ShardRows | None:
-        if not finished:
-            return None
-        taken = self._log.take(
+    def _take(self, seal: _Seal) -> _Taken:
+        finished = seal.finished
+        rows = self._log.take(
             self._numbers.close([request.engine_id for request in finished]),
             [request.num_forwarded for request in finished],
         )
         skipped = [self._skipped.pop(request.engine_id, 0) for request in finished]
-        rows = assemble(finished, taken, skipped, self.row_format, self.layer_ids)
+        return _Taken(seal.batch, finished, rows, skipped)
+
+    def _write(self, taken: _Taken) -> None:
+        files = self._write_rows(taken) if taken.finished else []
+        self._written.put((taken.batch, [*self.once, *files]))
+        self.once.clear()
+
+    def _write_rows(self, taken: _Taken) -> list[ShardFile]:
+        finished = taken.finished
+        rows = assemble(finished, taken.rows, taken.skipped, self.row_format, self.layer_ids)
         for request, traced in zip(finished, rows.requests, strict=True):
             missing = request.num_forwarded - traced.num_rows
             if missing != request.cached_prefix_tokens:
                 self._cached.put((request.request_id, missing))
-        return rows
-
-    def _write(self, item: tuple[int, ShardRows | None]) -> None:
-        batch, rows = item
-        name = f"{batch:06d}-{self.worker}"
-        files = [] if rows is None else self.writer.write(name, rows, tokens=self.tokens)
-        self._written.put((batch, [*self.once, *files]))
-        self.once.clear()
+        return self.writer.write(f"{taken.batch:06d}-{self.worker}", rows, tokens=self.tokens)
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

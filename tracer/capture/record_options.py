@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["RecordOptions"]
+__all__ = ["RECORD_FORMAT", "RecordOptions"]
+
+# Raise it with every change of where in a record a field lies: compiled graphs contain the places.
+RECORD_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class RecordOptions:
     router_weights: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, to cross process boundaries."""
-        return asdict(self)
+        """As plain values, to cross process boundaries and to tell compiled graphs apart."""
+        return {**asdict(self), "format": RECORD_FORMAT}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RecordOptions":

@@ -90,6 +90,7 @@ class Recording:
     _prompts: dict[str, Prompt] = field(default_factory=dict)
     _engine_ids: dict[str, str] = field(default_factory=dict)
     _aborted: list[dict[str, Any]] = field(default_factory=list)
+    _given_up: list[str] = field(default_factory=list)
 
     def run(self, prompts: Sequence[Prompt], skipped: Sequence[Prompt]) -> None:
         """Record all prompts and commit them, with the rows of the skipped ones.
@@ -113,7 +114,7 @@ class Recording:
         """Feed the prompts, seal and commit batches; returns tokens forwarded."""
         waiting = list(reversed(prompts))
         window = 4 * self.engine.config.scheduler_config.max_num_seqs
-        per_token = len(self.row["moe_layers"]) * self.row["top_k"]
+        per_token = len(self.row["moe_layers"]) * self._values_per_layer()
         batches = Batches(self.engine, self.target)
         batch = Batch(self.target.next_batch)
         store_text = self.request.store_text
@@ -127,6 +128,7 @@ class Recording:
                 total += tokens
                 self.progress.advance(1, tokens)
             self._give_up_lost()
+            self._discard()
             full = batch.num_tokens * per_token >= SHARD_CHOICES
             late = time.monotonic() - sealed_at > _SEAL_SECONDS
             if full or (late and batch.requests):
@@ -139,6 +141,12 @@ class Recording:
             batches.seal(batch)
         self._commit(batches, wait=True)
         return total
+
+    def _values_per_layer(self) -> int:
+        """What a token has in a layer, extras included, so that they do not swell a batch."""
+        record = self.request.record
+        logits = self.row["num_experts"] if record.router_logits else 0
+        return int(self.row["top_k"] + record.top_m + logits)
 
     def _add(self, prompt: Prompt) -> None:
         self._prompts[prompt.request_id] = prompt
@@ -201,8 +209,14 @@ class Recording:
             self.progress.advance(len(lost), 0)
 
     def _give_up(self, engine_ids: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        self.engine.call("tracer_discard", list(engine_ids))
+        self._given_up += engine_ids
         self._aborted += rows
+
+    def _discard(self) -> None:
+        """Have the workers forget requests, all of a step at once: they look through their log."""
+        if self._given_up:
+            self.engine.call("tracer_discard", self._given_up)
+            self._given_up = []
 
     def _commit(self, batches: Batches, *, wait: bool) -> None:
         """Commit the batches whose files are all written."""

@@ -71,6 +71,10 @@ class RowFormat:
         layers = self.num_layers if field.per_layer else 1
         return int(layers * field.width * field.dtype.itemsize)
 
+    def width(self, name: str) -> int:
+        """Values per token and layer of a field."""
+        return next(field.width for field in self.fields if field.name == name)
+
     def place(self, name: str, layer: int) -> tuple[int, int]:
         """(byte at which a layer's values of a field begin, bytes per value)."""
         field = next(field for field in self.fields if field.name == name)

@@ -94,7 +94,7 @@ def watch_steps(
             return execute_model(scheduler_output, *args, **kwargs)
         buffer.clear(num_tokens)
         output = execute_model(scheduler_output, *args, **kwargs)
-        request_ids, row_counts, positions, token_ids = batch_of(runner, scheduler_output)
+        request_ids, row_counts, positions, token_ids = batch_of(runner)
         rows = sum(row_counts)
         buffer.label(_on_device(positions)[:rows], _on_device(token_ids)[:rows])
         slot = drain.take(buffer.storage[:rows])
@@ -136,16 +136,15 @@ def _skipped(scheduler_output: Any) -> list[tuple[str, int]]:
     return [pair for pair in skipped if pair[1]]
 
 
-def _batch_v1(runner: Any, scheduler_output: Any) -> tuple[list[str], list[int], Any, Any]:
+def _batch_v1(runner: Any) -> tuple[list[str], list[int], Any, Any]:
+    # Not the scheduler's counts: a drafter on the device may have run fewer tokens.
     batch = runner.input_batch
-    request_ids = list(batch.req_ids[: batch.num_reqs])
-    row_counts = list(map(scheduler_output.num_scheduled_tokens.__getitem__, request_ids))
-    return request_ids, row_counts, runner.positions, runner.input_ids
+    row_counts = np.diff(runner.query_start_loc.np[: batch.num_reqs + 1]).tolist()
+    return list(batch.req_ids[: batch.num_reqs]), row_counts, runner.positions, runner.input_ids
 
 
-def _batch_v2(runner: Any, scheduler_output: Any) -> tuple[list[str], list[int], Any, Any]:
+def _batch_v2(runner: Any) -> tuple[list[str], list[int], Any, Any]:
     """As ``_batch_v1``; read from vLLM's source, not yet run (it needs a GPU)."""
-    del scheduler_output
     batch = runner.execute_model_state.input_batch
     row_counts = np.diff(batch.query_start_loc_np[: len(batch.req_ids) + 1]).tolist()
     return list(batch.req_ids), row_counts, batch.positions, batch.input_ids

@@ -15,6 +15,7 @@ _UNPROVED = {
     "decode_context_parallel_size": (1, "decode context parallelism"),
     "enable_dbo": (False, "dual batch overlap"),
     "ubatch_size": (0, "micro-batching"),
+    "kv_sharing_fast_prefill": (False, "fast prefill over shared caches"),
     "kv_transfer_config": (None, "a cache that other engines fill"),
 }
 

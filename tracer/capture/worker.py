@@ -12,7 +12,7 @@ from typing import Any
 from tracer.capture.attach import Attached, attach, join_peers
 from tracer.capture.collector import Collector, describe_error
 from tracer.capture.drain import Drain
-from tracer.capture.extras.router_weights import read_router_weights
+from tracer.capture.extras.router_weights import find_gates, read_router_weights
 from tracer.capture.finished import FinishedRequest
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.steps import check_runner, watch_steps
@@ -57,6 +57,7 @@ class WorkerCapture:
         self._options = options
         self._refusal: TracerError | None = None
         self._attached: Attached | None = None
+        self._gates: dict[int, Any] = {}
         self._drain: Drain | None = None
         self._stop_watching: Callable[[], None] | None = None
         self._collector: Collector | None = None
@@ -82,9 +83,11 @@ class WorkerCapture:
             if not self._records:
                 join_peers(runner.get_model(), config)
                 return
-            self._attached = attach(
-                runner.get_model(), config, runner.max_num_tokens, device, self._options
-            )
+            model = runner.get_model()
+            self._attached = attach(model, config, runner.max_num_tokens, device, self._options)
+            if self._options.router_weights:
+                facts, runners = self._attached.facts, self._attached.runners
+                self._gates = find_gates(model, runners, facts.num_experts)
         except TracerError as error:
             self._refusal = error
             return
@@ -153,8 +156,7 @@ class WorkerCapture:
     def _write_routers(self, writer: ShardWriter, name: str) -> list[ShardFile]:
         if not self._options.router_weights or self._attached is None:
             return []
-        model = self._worker.model_runner.get_model()
-        weights = read_router_weights(model, self._attached.runners)
+        weights = read_router_weights(self._gates, self._attached.runners)
         return [writer.write_routers(f"routers-{name}", weights)]
 
     def seal(self, batch: int, finished: Sequence[Sequence[Any]]) -> Any:
@@ -192,11 +194,14 @@ class WorkerCapture:
             return {"error": describe_error(error)}
 
     def end(self) -> None:
-        """Stop recording and take the hooks out."""
+        """Stop recording, take the hooks out and give the memory of the slots back."""
         if self._stop_watching is not None:
             self._stop_watching()
             self._stop_watching = None
         if self._collector is not None:
             self._collector.stop()
             self._collector = None
+        if self._drain is not None:
+            self._drain.close()
+            self._drain = None
         self.detach()

@@ -24,6 +24,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
+from tracer.store.delta_tables import COMMIT_TRIES
 from tracer.store.lake import Lake
 from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
@@ -39,7 +40,6 @@ _COMMIT_ORDER = (
     "usage_by_domain",
     "requests",
 )
-_COMMIT_TRIES = 20
 _STATISTICS = ("run_id", "layer_id", "position", "request_id")
 
 
@@ -116,7 +116,7 @@ def _publish(lake: Lake, run_id: str, staged: Path) -> None:
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
     """One Delta commit that adds the files, unless a commit with this id is there already."""
-    for attempt in range(_COMMIT_TRIES):
+    for attempt in range(COMMIT_TRIES):
         delta = lake.delta(table, create=True)
         if delta.transaction_version(app_id) is not None:
             return
@@ -126,11 +126,11 @@ def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -
                 mode="append",
                 schema=arrow_schema(table),
                 commit_properties=CommitProperties(
-                    app_transactions=[Transaction(app_id, 1)], max_commit_retries=_COMMIT_TRIES
+                    app_transactions=[Transaction(app_id, 1)], max_commit_retries=COMMIT_TRIES
                 ),
             )
         except CommitFailedError:
-            if attempt == _COMMIT_TRIES - 1:
+            if attempt == COMMIT_TRIES - 1:
                 raise
         else:
             _sync_log(lake.path / table / "_delta_log")

@@ -13,32 +13,41 @@ import torch
 from tracer.errors import UnsupportedModelError
 from tracer.store.shard_rows import RouterWeights
 
-__all__ = ["read_router_weights"]
+__all__ = ["find_gates", "read_router_weights"]
 
 
-def read_router_weights(
-    model: torch.nn.Module, runners: Mapping[int, Any]
-) -> dict[int, RouterWeights]:
-    """Of every layer in ``runners`` (decoder layer to vLLM ``MoERunner``).
+def find_gates(
+    model: torch.nn.Module, runners: Mapping[int, Any], num_experts: int
+) -> dict[int, Any]:
+    """The linear layer that computes the router's logits, by decoder layer.
 
     Args:
         model: holds the runners.
-        runners: as above.
+        runners: decoder layer to vLLM ``MoERunner``.
+        num_experts: routed experts of a layer.
 
     Raises:
         UnsupportedModelError: a layer whose router is not one linear layer beside its experts.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    weights = {}
-    for layer, runner in runners.items():
-        gate = _gate(model, names[id(runner)], runner, runner.router.global_num_experts)
+    gates = {
+        layer: _gate(model, names[id(runner)], runner, num_experts)
+        for layer, runner in runners.items()
+    }
+    for layer, gate in gates.items():
         if gate is None:
             raise UnsupportedModelError(
                 f"layer {layer} has no linear router that could be read",
                 "leave --router-weights off.",
             )
-        weights[layer] = _read(gate, runner.router)
-    return weights
+    return gates
+
+
+def read_router_weights(
+    gates: Mapping[int, Any], runners: Mapping[int, Any]
+) -> dict[int, RouterWeights]:
+    """Matrix and biases by decoder layer, of what ``find_gates`` found."""
+    return {layer: _read(gate, runners[layer].router) for layer, gate in gates.items()}
 
 
 def _gate(model: torch.nn.Module, name: str, runner: Any, num_experts: int) -> Any:
