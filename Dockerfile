@@ -6,7 +6,7 @@
 #   docker run --rm --gpus all --ipc host -v "$PWD:/data" moe-tracer:capture \
 #       capture --model allenai/OLMoE-1B-7B-0924 --dataset prompts.jsonl
 
-# A version of vLLM that capture is tested with: _TESTED in tracer/capture/engine.py.
+# A version of vLLM that capture accepts: _TESTED in tracer/capture/engine_setup.py.
 FROM vllm/vllm-openai:v0.32.0 AS capture
 LABEL org.opencontainers.image.title="moe-tracer (capture)" \
       org.opencontainers.image.description="Records which experts every token of a Mixture-of-Experts model is routed to, with vLLM" \

@@ -2,6 +2,7 @@
 # make test    set up and pass the tests
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
+# make docs   rewrite the tables of docs/lake.md
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make bench-capture   what capture costs on a CPU, against off and vLLM's own recorder
@@ -84,15 +85,17 @@ docs: setup
 
 test-oracle: .venv-0.30/.moe-tracer-setup
 	.venv-0.30/bin/python -m pytest -m engine $(addprefix tests/engine/test_engine_,oracle.py \
-		counts.py planted.py schedules.py bench.py)
+		counts.py planted.py schedules.py bench.py) -rP
 
-test-gpu: setup
-	$(BIN)/python -m pytest tests/gpu
+# Any Python with torch, triton and pytest will do; vLLM is not needed.
+test-gpu:
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),python3) -m pytest tests/gpu
 
 architectures: setup
-	rm -f docs/architectures.json
-	TRACER_ARCHITECTURES=$(CURDIR)/docs/architectures.json $(BIN)/python -m pytest \
+	rm -f $(VENV)/architectures.json
+	TRACER_ARCHITECTURES=$(CURDIR)/$(VENV)/architectures.json $(BIN)/python -m pytest \
 		tests/engine/test_engine_architectures.py
+	mv $(VENV)/architectures.json docs/architectures.json
 	$(BIN)/python docs/write_architectures.py
 
 bench-capture: .venv-0.30/.moe-tracer-setup

@@ -102,7 +102,6 @@ def test_a_layout_is_written_as_its_sizes():
 @pytest.mark.parametrize(
     ("setting", "hint"),
     [
-        ({"data_parallel_size": 2}, "--data-parallel-size at 1"),
         ({"enable_expert_parallel": True}, "--enable-expert-parallel off"),
         ({"decode_context_parallel_size": 2}, "--decode-context-parallel-size at 1"),
         ({"enable_dbo": True}, "--enable-dbo off"),

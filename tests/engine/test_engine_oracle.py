@@ -53,6 +53,7 @@ def test_ids_are_those_of_vllms_own_recorder(engine, planted_model, tmp_path, mi
     for (request, layer), (ids, _) in rows.items():
         theirs = np.sort(recorded[request][:, layer].astype(np.int64), axis=-1)
         ours = np.sort(ids.numpy(), axis=-1)
+        assert theirs.shape == ours.shape
         assert (theirs == ours).all(), (request, layer)
         compared += len(ours)
     print(f"{architecture}: {compared} id sets equal to vLLM's own")

