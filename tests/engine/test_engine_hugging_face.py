@@ -51,4 +51,4 @@ def test_bfloat16_rate_against_hugging_face(captured):
     logits = hugging_face_logits(run.model, sequences(run), dtype=torch.bfloat16)
     share, worst, count = compare(run, logits, renormalise=False)
     print(f"olmoe bfloat16: {share:.4f} of {count} id sets agree, |dw| <= {worst:.2e}")
-    assert share > 0.9
+    assert share > 0.98

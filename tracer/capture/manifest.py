@@ -32,7 +32,7 @@ _SETTINGS = {
     "weight_precision": "--weight-precision",
     "max_tokens": "--max-tokens",
     "dtype": "--dtype",
-    "options": "sampling, prompt or engine options",
+    "options": "sampling, prompt, recording or engine options",
 }
 
 
