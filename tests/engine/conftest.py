@@ -126,6 +126,25 @@ def capture(engine, folder, model, *options, code=None, env=None):
     )
 
 
+def dies_after_two_commits(shard_choices):
+    """A script: ``tracer`` with small batches, killed as soon as two of them are committed."""
+    return (
+        "import os, signal, sys\n"
+        "from tracer.capture import recording\n"
+        "from tracer.cli import run\n"
+        "from tracer.store.run_writer import RunWriter\n"
+        f"recording.SHARD_CHOICES, recording._POLL_SECONDS = {shard_choices}, 0\n"
+        "commit, calls = RunWriter.commit, []\n"
+        "def commit_and_die(*arguments):\n"
+        "    calls.append(commit(*arguments))\n"
+        "    if len(calls) == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return calls[-1]\n"
+        "RunWriter.commit = commit_and_die\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+
+
 @pytest.fixture(scope="session")
 def planted_model(tmp_path_factory):
     """Path of the planted model of an architecture, made once."""

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.engine.conftest import capture
+from tests.engine.conftest import capture, dies_after_two_commits
 from tests.engine.row_checks import (
     check_rows,
     check_same_routing,
@@ -90,21 +90,7 @@ def test_an_interrupted_capture_resumes(engine, plain, prompts, tmp_path):
         "--ignore-eos", *FLOAT32, *CACHING,
     ]  # fmt: skip
     script = tmp_path / "dies.py"
-    script.write_text(
-        "import os, signal, sys\n"
-        "from tracer.capture import recording\n"
-        "from tracer.cli import run\n"
-        "from tracer.store.run_writer import RunWriter\n"
-        "recording.SHARD_CHOICES, recording._POLL_SECONDS = 40_000, 0\n"
-        "commit, calls = RunWriter.commit, []\n"
-        "def commit_and_die(*arguments):\n"
-        "    calls.append(commit(*arguments))\n"
-        "    if len(calls) == 2:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return calls[-1]\n"
-        "RunWriter.commit = commit_and_die\n"
-        "sys.exit(run(sys.argv[1:]))\n"
-    )
+    script.write_text(dies_after_two_commits(40_000))
     killed = engine.run(*options, code=script)
     assert killed.exit_code == -signal.SIGKILL, killed.stderr
     assert 0 < len(requests_of(tmp_path / "lake")) < 60

@@ -10,7 +10,7 @@ import signal
 import polars as pl
 import pytest
 
-from tests.engine.conftest import SPECULATIVE, capture, engine_version
+from tests.engine.conftest import SPECULATIVE, capture, dies_after_two_commits, engine_version
 from tests.engine.row_checks import check_rows, check_same_routing, requests_of
 from tracer.datasets import DatasetOptions, load_dataset
 
@@ -185,21 +185,7 @@ def test_an_interrupted_capture_tries_aborted_requests_again(engine, planted_mod
         "--max-num-seqs", "8", "--format", "json",
     ]  # fmt: skip
     script = tmp_path / "dies.py"
-    script.write_text(
-        ABORT.format(step=3, ids="list(known)[:5]") + "import os, signal, sys\n"
-        "from tracer.capture import recording\n"
-        "from tracer.cli import run\n"
-        "from tracer.store.run_writer import RunWriter\n"
-        "recording.SHARD_CHOICES, recording._POLL_SECONDS = 2000, 0\n"
-        "commit, calls = RunWriter.commit, []\n"
-        "def commit_and_die(*arguments):\n"
-        "    calls.append(commit(*arguments))\n"
-        "    if len(calls) == 2:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return calls[-1]\n"
-        "RunWriter.commit = commit_and_die\n"
-        "sys.exit(run(sys.argv[1:]))\n"
-    )
+    script.write_text(ABORT.format(step=3, ids="list(known)[:5]") + dies_after_two_commits(2000))
     killed = engine.run(*options, code=script)
     assert killed.exit_code == -signal.SIGKILL, killed.stderr
     committed = requests_of(tmp_path / "lake")

@@ -130,9 +130,10 @@ class _Shard:
         self._shared = pa.Table.from_arrays(columns, ["run_id", "request_id", "position", "phase"])
 
     def routing(self) -> Iterator[pa.Table]:
+        rounded = self._rows.gate_weights.dtype == np.uint16  # recorded as bfloat16
         for index, layer_id in enumerate(self._rows.layer_ids):
             ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
-            if self._writer.precision == "bf16":
+            if self._writer.precision == "bf16" and not rounded:
                 weights = round_mantissa(weights, _BF16_DROPPED)
             by_request, by_domain = self._rollup.add(ids, weights)
             self._by_request.append(by_request)
