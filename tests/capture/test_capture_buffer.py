@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
 
+from tracer.capture.attach import _writer  # noqa: E402
 from tracer.capture.buffer import RoutingBuffer, record, record_values  # noqa: E402
 from tracer.capture.row_format import Field, RowFormat, id_dtype  # noqa: E402
 
@@ -98,6 +99,37 @@ def test_record_survives_compilation():
         compiled(logits)
         assert column(buffer, "expert_ids")[0, 0].tolist() == logits.topk(2).indices[0].tolist()
         assert column(buffer, "router_logits")[0, 0].tolist() == logits[0].tolist()
+
+
+class Logits:
+    """An extra with the one further field of ``make``."""
+
+    fields = (Field("router_logits", torch.float16, 3),)
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32])
+def test_compiled_code_and_python_write_the_same_bytes(weights):
+    """Growing, shrinking and equal steps, from other rows of the buffer on."""
+    python, traced = make(weights=weights), make(weights=weights)
+    write_python, write_traced = (_writer(one, 1, [Logits()]) for one in (python, traced))
+
+    def layer(logits, first_row):
+        weights, ids = logits.softmax(-1).topk(2)
+        write_traced([ids, weights, logits], first_row)
+        return weights.sum()
+
+    torch.compiler.reset()  # it refuses a function of too many shapes
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.manual_seed(0)
+    for rows, first_row in ((2, 0), (2, 0), (4, 0), (1, 3), (1, 0), (2, 1), (2, 2), (3, 0)):
+        logits = torch.randn(rows, 3)
+        top, ids = logits.softmax(-1).topk(2)
+        write_python([ids, top, logits], first_row)
+        compiled(logits, first_row)
+        assert torch.equal(python.storage, traced.storage)
+        written = slice(first_row, first_row + rows)
+        assert column(python, "expert_ids")[written, 1].tolist() == ids.tolist()
+    assert (column(python, "expert_ids")[:, 0] == 255).all()
 
 
 @pytest.mark.parametrize(

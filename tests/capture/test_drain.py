@@ -4,6 +4,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs vLLM: make setup")
 
@@ -19,7 +21,7 @@ def step(first, rows=2, row_bytes=3):
 
 
 def waits(drain):
-    """Until a take on another thread found no slot free."""
+    """Until a take on another thread found no room."""
     while drain.stalls == 0:
         time.sleep(0.001)
 
@@ -32,13 +34,59 @@ def test_a_slot_keeps_its_step_after_the_buffer_was_overwritten():
     assert slot.rows().tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_steps_of_any_size_share_the_slots():
-    """Ten steps of 0 to 4 rows through two slots; each reads what it was given."""
+def test_small_steps_take_only_the_rows_they_have():
+    """Two slots of four rows hold eight steps of one row, and any number of empty ones."""
     drain = Drain(3, 4, CPU, slots=2)
-    for index in range(10):
-        slot = drain.take(step(index, rows=index % 5))
-        assert slot.rows().tolist() == step(index, rows=index % 5).tolist()
-        slot.release()
+    slots = [drain.take(step(10 * index, rows=1)) for index in range(8)]
+    empty = drain.take(step(0, rows=0))
+    assert [slot.rows().tolist() for slot in slots] == [
+        step(10 * index, rows=1).tolist() for index in range(8)
+    ]
+    assert empty.rows().shape == (0, 3)
+    assert drain.stalls == 0
+
+
+def test_a_step_lies_in_one_piece_where_the_memory_begins_anew():
+    """Of eight rows five are taken and given back; the next four do not fit behind them."""
+    drain = Drain(3, 4, CPU, slots=2)
+    first, second = drain.take(step(0, rows=3)), drain.take(step(20, rows=2))
+    first.release()
+    third = drain.take(step(40, rows=3))  # behind the others, to the end
+    fourth = drain.take(step(60, rows=3))  # where the first was
+    assert second.rows().tolist() == step(20, rows=2).tolist()
+    assert third.rows().tolist() == step(40, rows=3).tolist()
+    assert fourth.rows().tolist() == step(60, rows=3).tolist()
+    assert drain.stalls == 0
+
+
+def test_slots_may_be_given_back_in_any_order():
+    """The memory of a step that is given back early is free once older ones are, too."""
+    drain = Drain(3, 4, CPU, slots=2)
+    first, second = drain.take(step(0, rows=4)), drain.take(step(20, rows=4))
+    second.release()
+    assert first.rows().tolist() == step(0, rows=4).tolist()
+    first.release()
+    again = [drain.take(step(40, rows=4)), drain.take(step(60, rows=4))]
+    assert [slot.rows()[0, 0] for slot in again] == [40, 60]
+    assert drain.stalls == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=60))
+def test_any_mix_of_steps_and_releases_keeps_every_row(moves):
+    """Each step is followed by so many releases, of the oldest; what is held stays as it was."""
+    drain = Drain(2, 5, CPU, slots=3)
+    held = []
+    for number, (rows, releases) in enumerate(moves):
+        while sum(len(slot.rows()) for slot, _ in held) > 5:  # then 5 more fit in any case
+            held.pop(0)[0].release()
+        value = torch.full((rows, 2), number % 251, dtype=torch.uint8)
+        held.append((drain.take(value), value.numpy()))
+        for slot, _ in held[:releases]:
+            slot.release()
+        del held[:releases]
+        for slot, value in held:
+            assert (slot.rows() == value).all()
+            assert len(slot.rows()) == len(value)
     assert drain.stalls == 0
 
 
@@ -48,8 +96,8 @@ def test_memory_is_bounded_and_told():
     assert (drain.host_bytes, drain.device_bytes) == (385, 0)
 
 
-def test_a_step_without_a_free_slot_waits_for_a_release():
-    drain = Drain(3, 4, CPU, slots=2)
+def test_a_step_without_room_waits_for_a_release():
+    drain = Drain(3, 2, CPU, slots=2)
     first, second = drain.take(step(0)), drain.take(step(10))
     third = []
     thread = threading.Thread(target=lambda: third.append(drain.take(step(20))))
@@ -67,7 +115,7 @@ def test_a_step_without_a_free_slot_waits_for_a_release():
 
 
 def test_closing_wakes_whoever_waits_and_says_why():
-    drain = Drain(3, 4, CPU, slots=1)
+    drain = Drain(3, 2, CPU, slots=1)
     held = drain.take(step(0))
     raised = []
 

@@ -50,8 +50,8 @@ def test_choices_land_in_their_layer_and_nothing_else_changes():
     fields = form.tensors(storage)
 
     pack(
-        fields["expert_ids"][:, 1],
-        fields["gate_weights"][:, 1],
+        fields["expert_ids"][:2, 1],
+        fields["gate_weights"][:2, 1],
         torch.tensor([[250, 0, 7], [1, 2, 3]]),
         torch.tensor([[0.5, 0.25, 0.125], [1.0, 2.0, -1.0]]),
     )
@@ -78,8 +78,9 @@ def test_a_missing_id_stays_all_ones(narrow, missing, wide):
 
 
 def test_no_rows_change_nothing():
-    stored = torch.full((2, 2), 9, dtype=torch.uint8)
-    pack(stored, torch.zeros(2, 2), torch.empty(0, 2, dtype=torch.int32), torch.empty(0, 2))
+    stored, weights = torch.full((2, 2), 9, dtype=torch.uint8), torch.zeros(2, 2)
+    none = torch.empty(0, 2)
+    pack(stored[:0], weights[:0], none.to(torch.int32), none)
     assert stored.tolist() == [[9, 9], [9, 9]]
 
 

@@ -89,10 +89,10 @@ def test_a_full_drain_waits_until_it_is_closed(device):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
-def test_memory_is_told_and_slots_are_pinned(device, rows):
+def test_memory_is_told_and_pinned(device, rows):
     """4 slots and 2 staging buffers of 5 rows of 12 bytes."""
     drain = Drain(12, 5, device)
     assert (drain.host_bytes, drain.device_bytes) == (240, 120)
+    assert drain._host.is_pinned()
     slot = drain.take(torch.ones(rows, 12, dtype=torch.uint8, device=device))
-    assert slot._memory.host.is_pinned()
     assert slot.rows().shape == (rows, 12)

@@ -16,6 +16,7 @@ import torch
 from tracer.capture.buffer import RoutingBuffer, record, record_values
 from tracer.capture.extras.extra import Extra, extras_of
 from tracer.capture.layout import RowLayout
+from tracer.capture.pack import pack
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.router_facts import AttachedModel, describe_routers
 from tracer.capture.row_format import Field, RowFormat, id_dtype
@@ -188,22 +189,55 @@ def _writer(
     buffer: RoutingBuffer, layer: int, extras: Sequence[Extra]
 ) -> Callable[[Sequence[torch.Tensor], int], None]:
     """Writes ids, weights and the extras' values of one layer from a row of the buffer on."""
+    row_format = buffer.row_format
+    further = [field for extra in extras for field in extra.fields]
+    names = ["expert_ids", "gate_weights", *(field.name for field in further)]
+    columns = [buffer.column(name, layer) for name in names]
+    widths = [row_format.width(name) for name in names]
+    traced = _traced_writer(buffer, layer, further)
+    # Decoding repeats its shape, and slicing takes longer than copying a step of it.
+    shapes: list[tuple[int, ...]] = []
+    begin, views = 0, columns
+
+    def write(values: Sequence[torch.Tensor], first_row: int) -> None:
+        nonlocal shapes, begin, views
+        if torch.compiler.is_compiling():
+            _check_widths(values, widths)
+            traced(values, first_row)
+            return
+        # Shapes are static: this runs where graphs are recorded, not when they run.
+        new = [value.shape for value in values]
+        if new != shapes or first_row != begin:
+            _check_widths(values, widths)
+            rows = len(values[0])
+            views = [column[first_row : first_row + rows] for column in columns]
+            shapes, begin = new, first_row
+        pack(views[0], views[1], values[0], values[1])
+        for view, value in zip(views[2:], values[2:], strict=True):
+            view.copy_(value)
+
+    return write
+
+
+def _check_widths(values: Sequence[torch.Tensor], widths: Sequence[int]) -> None:
+    seen = [value.shape[1] for value in values]
+    if seen != widths:
+        raise UnsupportedModelError(
+            f"a router gave rows of {seen} values where {widths} were announced",
+            "this model's routing cannot be recorded yet.",
+        )
+
+
+def _traced_writer(
+    buffer: RoutingBuffer, layer: int, further: Sequence[Field]
+) -> Callable[[Sequence[torch.Tensor], int], None]:
+    """As ``_writer``, by the operators that compiled code keeps."""
     storage, place = buffer.storage, buffer.row_format.place
     ids_at, id_bytes = place("expert_ids", layer)
     weights_at, weight_bytes = place("gate_weights", layer)
-    fields = [field for extra in extras for field in extra.fields]
-    columns = [(place(field.name, layer)[0], field.dtype) for field in fields]
-    widths = [buffer.row_format.width("expert_ids"), buffer.row_format.width("gate_weights")]
-    widths += [field.width for field in fields]
+    columns = [(place(field.name, layer)[0], field.dtype) for field in further]
 
     def write(values: Sequence[torch.Tensor], first_row: int) -> None:
-        # Shapes are static: this runs where graphs are recorded and compiled, not when they run.
-        if [value.shape[1] for value in values] != widths:
-            raise UnsupportedModelError(
-                f"a router gave rows of {[value.shape[1] for value in values]} values where"
-                f" {widths} were announced",
-                "this model's routing cannot be recorded yet.",
-            )
         ids, weights, *others = values
         record(storage, ids, weights, ids_at, id_bytes, weights_at, weight_bytes, first_row)
         for (at, dtype), value in zip(columns, others, strict=True):

@@ -1,9 +1,10 @@
 """Preallocated device memory that routers write their choices to.
 
 Routers run inside CUDA graphs and compiled code, where Python does not run again after
-recording. So the hook is one operator with declared mutation that copies into memory at a fixed
-address; everything else happens once per step, outside. There is one block of memory and its
-operators take plain offsets into it: compilers see one mutated input, not overlapping views.
+recording. So the hook only copies into memory at a fixed address; everything else happens once
+per step, outside. There is one block of memory. Compilers are given operators with declared
+mutation and plain offsets into it, one mutated input instead of overlapping views; where Python
+does run, views of the block that were made once spare the operators' dispatch.
 """
 
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ class RoutingBuffer:
     storage: torch.Tensor
     positions: torch.Tensor
     token_ids: torch.Tensor
+
+    def column(self, name: str, layer: int) -> torch.Tensor:
+        """View [max_rows, width] of one layer's values of a field."""
+        values: torch.Tensor = self.row_format.tensors(self.storage)[name][:, layer]
+        return values
 
     @classmethod
     def allocate(

@@ -1,8 +1,8 @@
 """Gathers the rows of each request and, once it is finished, writes them: two threads a worker.
 
-The engine hands over steps and moves on. The first thread empties the slots that steps arrive in
+The engine hands over steps and moves on. The first thread empties the memory that steps arrive in
 and picks the rows of finished requests; the second writes shards, so that a slow disk holds up
-nobody until a whole shard waits behind the one being written. Then the slots stay full and the
+nobody until a whole shard waits behind the one being written. Then that memory stays full and the
 engine waits: memory does not grow.
 """
 
@@ -10,11 +10,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from tracer.capture.finished import FinishedRequest, assemble
+from tracer.capture.inbox import Inbox
 from tracer.capture.request_numbers import RequestNumbers
 from tracer.capture.row_format import RowFormat
 from tracer.capture.row_log import NOBODY, RowLog, TakenRows
@@ -51,6 +53,8 @@ class Collector:
 
     layer_ids: the worker's MoE layers, ascending; worker: its part of the shard names
     tokens: whether this worker writes the `tokens` table (the first pipeline stage does)
+    wake_rows: steps wait until there are so many rows of them; at most a quarter of what the
+        drain holds, else the engine would wait for a thread that waits for it
     once: files to commit with the first batch
     """
 
@@ -59,11 +63,12 @@ class Collector:
     layer_ids: Sequence[int]
     worker: str
     tokens: bool = True
+    wake_rows: int = 1
     once: list[ShardFile] = field(default_factory=list)
     _numbers: RequestNumbers = field(default_factory=RequestNumbers)
     _log: RowLog = field(init=False)
-    # Slots bound the steps in here; seals and discards are few and small.
-    _arrived: "queue.Queue[Any]" = field(default_factory=queue.Queue)
+    # The drain's memory bounds the steps in here; seals and discards are few and small.
+    _arrived: Inbox = field(init=False)
     _to_write: "queue.Queue[Any]" = field(default_factory=lambda: queue.Queue(1))
     _written: "queue.Queue[tuple[int, list[ShardFile]]]" = field(default_factory=queue.Queue)
     # Tokens that an open request may lack, since the prefix cache had them; few have any.
@@ -74,16 +79,12 @@ class Collector:
 
     def __post_init__(self) -> None:
         self._log = RowLog(self.row_format)
+        self._arrived = Inbox(self.wake_rows)
 
     def start(self) -> None:
         """Start the threads."""
-        for name, source, handle in (
-            ("tracer-rows", self._arrived, self._handle),
-            ("tracer-shards", self._to_write, self._write),
-        ):
-            thread = threading.Thread(
-                target=self._run, args=(source, handle), name=name, daemon=True
-            )
+        for name, work in (("tracer-rows", self._read), ("tracer-shards", self._write)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -93,12 +94,12 @@ class Collector:
         return self._log.host_bytes
 
     def receive(self, step: Step) -> None:
-        """Queue one step. Never waits and never raises: slots are what an engine waits for.
+        """Queue one step. Never waits and never raises: memory is what an engine waits for.
 
         It is called inside the engine's forward pass, and an error there would reach the driver
         as a dead engine; ``seal`` and ``take_written`` report it.
         """
-        self._arrived.put(step)
+        self._arrived.put(step, sum(step.row_counts))
 
     def seal(self, batch: int, finished: Sequence[FinishedRequest]) -> None:
         """Write the finished requests as the shard of ``batch``."""
@@ -142,51 +143,71 @@ class Collector:
 
     def stop(self) -> None:
         """End the threads; rows that were not sealed are forgotten."""
-        for thread, source in zip(self._threads, (self._arrived, self._to_write), strict=True):
-            source.put(None)
-            thread.join()
+        reader, writer = self._threads
+        self._arrived.put(None)
+        reader.join()
+        self._to_write.put(None)
+        writer.join()
         self._threads.clear()
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _run(self, source: "queue.Queue[Any]", handle: Callable[[Any], None]) -> None:
-        while (item := source.get()) is not None:
-            try:
-                # After an error items are only drained, so that nobody waits for a slot.
-                if self._error is None:
-                    handle(item)
-            except BaseException as error:  # noqa: BLE001 - kept and re-raised by _raise
-                self._error = error
-            finally:
-                if isinstance(item, Step):
-                    item.slot.release()
-                source.task_done()
-        source.task_done()
+    def _attempt(self, work: Callable[[Any], None], what: Any) -> None:
+        """After an error items are only drained, so that nobody waits for a slot."""
+        try:
+            if self._error is None:
+                work(what)
+        except BaseException as error:  # noqa: BLE001 - kept and re-raised by _raise
+            self._error = error
 
-    def _handle(self, item: Step | _Seal | _Discard) -> None:
-        if isinstance(item, Step):
-            self._append(item)
-        elif isinstance(item, _Discard):
+    def _read(self) -> None:
+        """The first thread."""
+        running = True
+        while running:
+            for are_steps, group in groupby(
+                self._arrived.take(), lambda item: isinstance(item, Step)
+            ):
+                items = list(group)
+                if are_steps:
+                    self._attempt(self._append, items)
+                    for step in items:
+                        step.slot.release()
+                else:
+                    for item in items:
+                        self._attempt(self._handle, item)
+                    running = items[-1] is not None
+                self._arrived.done(len(items))
+
+    def _handle(self, item: _Seal | _Discard | None) -> None:
+        if isinstance(item, _Discard):
             self._log.take(self._numbers.close(item.engine_ids), [0] * len(item.engine_ids))
             for engine_id in item.engine_ids:
                 self._skipped.pop(engine_id, None)
-        else:
+        elif item is not None:
             self._to_write.put(self._take(item))
 
-    def _append(self, step: Step) -> None:
-        self._numbers.mute(step.muted)
-        for engine_id, count in step.skipped:
-            if self._numbers.of([engine_id])[0] != NOBODY:
-                self._skipped[engine_id] = max(self._skipped.get(engine_id, 0), count)
-        owners = np.repeat(self._numbers.of(step.request_ids), step.row_counts)
-        rows = step.slot.rows()
-        if owners.size and owners.min() == NOBODY:
-            wanted = owners != NOBODY
-            rows, owners = rows[wanted], owners[wanted]
-        self._log.append(rows, owners)
-        if step.ended:
+    def _append(self, steps: Sequence[Step]) -> None:
+        """Take in consecutive steps at once: what enters comes first, what left comes last."""
+        for step in steps:
+            self._numbers.mute(step.muted)
+            for engine_id, count in step.skipped:
+                if self._numbers.of([engine_id])[0] != NOBODY:
+                    self._skipped[engine_id] = max(self._skipped.get(engine_id, 0), count)
+        numbers = self._numbers.of([name for step in steps for name in step.request_ids])
+        owners = np.repeat(numbers, [count for step in steps for count in step.row_counts])
+        unwanted = bool(numbers.size) and numbers.min() == NOBODY
+        begin = 0
+        for step in steps:
+            rows = step.slot.rows()
+            mine = owners[begin : begin + len(rows)]
+            begin += len(rows)
+            if unwanted:
+                wanted = mine != NOBODY
+                rows, mine = rows[wanted], mine[wanted]
+            self._log.append(rows, mine)
+        for step in steps:
             self._numbers.end(step.ended)
 
     def _take(self, seal: _Seal) -> _Taken:
@@ -198,7 +219,14 @@ class Collector:
         skipped = [self._skipped.pop(request.engine_id, 0) for request in finished]
         return _Taken(seal.batch, finished, rows, skipped)
 
-    def _write(self, taken: _Taken) -> None:
+    def _write(self) -> None:
+        """The second thread."""
+        while (taken := self._to_write.get()) is not None:
+            self._attempt(self._write_shard, taken)
+            self._to_write.task_done()
+        self._to_write.task_done()
+
+    def _write_shard(self, taken: _Taken) -> None:
         files = self._write_rows(taken) if taken.finished else []
         self._written.put((taken.batch, [*self.once, *files]))
         self.once.clear()

@@ -2,14 +2,18 @@
 
 On CUDA a step's rows are copied on the device into a staging buffer, in stream order, so that
 the next replay may overwrite the static buffer; from there a side stream copies them into pinned
-memory. The host waits for nothing but a free slot: memory is bounded, and a reader that falls
-behind slows the engine down instead of losing rows. Elsewhere a step is one copy in memory.
+memory. The host waits for nothing but free memory: it is bounded, and a reader that falls behind
+slows the engine down instead of losing rows. Elsewhere a step is one copy in memory.
+
+Host memory is a ring: a step takes as much of it as it has rows, so that many small steps of
+decoding fit where a few large ones of prefill do, and readers need not be quick.
 
 The CUDA path is written from the documentation of streams and events and not yet run on a GPU.
 """
 
 import threading
 import time
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +28,17 @@ _STAGING = 2
 class Slot:
     """The rows of one step on the host; whoever received it releases it, on any thread."""
 
-    def __init__(self, drain: "Drain", memory: "_Memory", num_rows: int) -> None:
+    def __init__(
+        self,
+        drain: "Drain",
+        part: "_Part",
+        rows: npt.NDArray[np.uint8],
+        arrived: "torch.cuda.Event | None",
+    ) -> None:
         self._drain = drain
-        self._memory: _Memory | None = memory
-        self._num_rows = num_rows
+        self._part: _Part | None = part
+        self._rows = rows
+        self._arrived = arrived
 
     def rows(self) -> npt.NDArray[np.uint8]:
         """uint8 [n, row_bytes], once they have arrived; valid until ``release``.
@@ -35,11 +46,10 @@ class Slot:
         Raises:
             RuntimeError: the slot was released.
         """
-        memory = self._held()
-        if memory.arrived is not None:
-            memory.arrived.synchronize()
-        rows: npt.NDArray[np.uint8] = memory.host[: self._num_rows].numpy()
-        return rows
+        self._held()
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._rows
 
     def release(self) -> None:
         """Give the memory back for a later step.
@@ -47,23 +57,48 @@ class Slot:
         Raises:
             RuntimeError: the slot was released before.
         """
-        memory = self._held()
-        self._memory = None
-        self._drain._give_back(memory)  # noqa: SLF001 - one mechanism in two classes
+        part, self._part = self._held(), None
+        self._drain._give_back(part, self._arrived)  # noqa: SLF001 - one mechanism in two classes
 
-    def _held(self) -> "_Memory":
-        if self._memory is None:
+    def _held(self) -> "_Part":
+        if self._part is None:
             raise RuntimeError("this slot was released")
-        return self._memory
+        return self._part
 
 
-class _Memory:
-    """Host memory of a slot, and on CUDA the event after which it holds its rows."""
+class _Part:
+    """Rows ``[begin, end)`` of the ring, counted on without ever beginning anew."""
 
-    def __init__(self, shape: tuple[int, int], *, on_cuda: bool) -> None:
-        self.host = torch.empty(shape, dtype=torch.uint8, pin_memory=on_cuda)
-        # blocking: the reading thread sleeps while it waits and leaves its core to others
-        self.arrived = torch.cuda.Event(blocking=True) if on_cuda else None
+    __slots__ = ("begin", "end", "released")
+
+    def __init__(self, begin: int, end: int) -> None:
+        self.begin, self.end, self.released = begin, end, False
+
+
+class _Ring:
+    """Which rows of a block of ``size`` are taken; parts are contiguous and given in order."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._parts: deque[_Part] = deque()
+
+    def take(self, rows: int) -> _Part | None:
+        """A part of so many rows, or None where they do not fit."""
+        parts = self._parts
+        begin, oldest = (parts[-1].end, parts[0].begin) if parts else (0, 0)
+        if begin % self._size + rows > self._size:  # would be torn: leave the end unused
+            begin += self._size - begin % self._size
+        if begin + rows - oldest > self._size:
+            return None
+        part = _Part(begin, begin + rows)
+        parts.append(part)
+        return part
+
+    def release(self, part: _Part) -> None:
+        """Parts become free in the order in which they were taken."""
+        part.released = True
+        while self._parts and self._parts[0].released:
+            self._parts.popleft()
 
 
 class _Staging:
@@ -79,19 +114,27 @@ class Drain:
     """Moves the records of one step after the other to the host.
 
     Memory, with b = ``row_bytes`` and T = ``max_rows``: ``slots`` * T * b bytes on the host,
-    pinned on CUDA; 2 * T * b bytes on a CUDA device, none elsewhere.
+    pinned on CUDA, room for ``slots`` of the largest steps or as many smaller ones as have
+    their rows; 2 * T * b bytes on a CUDA device, none elsewhere.
 
     Attributes:
+        max_rows, slots: as given
         host_bytes, device_bytes: the above, in bytes
-        stalls, stalled_s: how often ``take`` found no slot free, and how long it waited, seconds
+        stalls, stalled_s: how often ``take`` found no room, and how long it waited, seconds
     """
 
     def __init__(
         self, row_bytes: int, max_rows: int, device: torch.device, *, slots: int = 4
     ) -> None:
         shape = (max_rows, row_bytes)
+        self.max_rows, self.slots = max_rows, slots
         self._on_cuda = device.type == "cuda"
-        self._free = [_Memory(shape, on_cuda=self._on_cuda) for _ in range(slots)]
+        self._host = torch.empty(
+            (slots * max_rows, row_bytes), dtype=torch.uint8, pin_memory=self._on_cuda
+        )
+        self._host_rows: npt.NDArray[np.uint8] = self._host.numpy()
+        self._ring = _Ring(slots * max_rows)
+        self._events: list[torch.cuda.Event] = []
         self._changed = threading.Condition()
         self._closed = False
         self._reason: BaseException | None = None
@@ -110,7 +153,7 @@ class Drain:
 
         Call it on the thread and CUDA stream of the forward pass, after it was launched. Whatever
         is launched later on that stream may overwrite ``storage``. Waits, for as long as it takes,
-        if every slot is in use.
+        if there is no room.
 
         Args:
             storage: uint8 [n, row_bytes], n <= max_rows, rows contiguous; n may be 0.
@@ -118,16 +161,16 @@ class Drain:
         Raises:
             RuntimeError: the drain is closed; its cause is the reason given to ``close``.
         """
-        memory = self._acquire()
-        rows = storage.shape[0]
-        if self._on_cuda:
-            self._send(storage, memory)
+        part, event = self._acquire(storage.shape[0])
+        begin = part.begin % len(self._host)
+        end = begin + storage.shape[0]
+        if event is not None:
+            self._send(storage, self._host[begin:end], event)
         else:
-            memory.host[:rows].copy_(storage)
-        return Slot(self, memory, rows)
+            self._host[begin:end].copy_(storage)
+        return Slot(self, part, self._host_rows[begin:end], event)
 
-    def _send(self, storage: torch.Tensor, memory: _Memory) -> None:
-        assert memory.arrived is not None  # noqa: S101 - made in __init__ on CUDA
+    def _send(self, storage: torch.Tensor, host: torch.Tensor, arrived: torch.cuda.Event) -> None:
         rows = storage.shape[0]
         staging = self._staging[self._turn]
         self._turn = (self._turn + 1) % len(self._staging)
@@ -137,24 +180,35 @@ class Drain:
         staging.filled.record(forward)
         self._side.wait_event(staging.filled)
         with torch.cuda.stream(self._side):
-            memory.host[:rows].copy_(staging.rows[:rows], non_blocking=True)
+            host.copy_(staging.rows[:rows], non_blocking=True)
         staging.emptied.record(self._side)
-        memory.arrived.record(self._side)
+        arrived.record(self._side)
 
-    def _acquire(self) -> _Memory:
+    def _acquire(self, rows: int) -> tuple[_Part, torch.cuda.Event | None]:
         with self._changed:
-            if not self._free and not self._closed:
+            part = self._room(rows)
+            if part is None:
                 self.stalls += 1
                 began = time.perf_counter()
-                self._changed.wait_for(lambda: self._free or self._closed)
+                while part is None:
+                    self._changed.wait()
+                    part = self._room(rows)
                 self.stalled_s += time.perf_counter() - began
-            if self._closed:
-                raise RuntimeError("the drain is closed") from self._reason
-            return self._free.pop()
+            if not self._on_cuda:
+                return part, None
+            # blocking: the reading thread sleeps while it waits and leaves its core to others
+            return part, self._events.pop() if self._events else torch.cuda.Event(blocking=True)
 
-    def _give_back(self, memory: _Memory) -> None:
+    def _room(self, rows: int) -> _Part | None:
+        if self._closed:
+            raise RuntimeError("the drain is closed") from self._reason
+        return self._ring.take(rows)
+
+    def _give_back(self, part: _Part, event: torch.cuda.Event | None) -> None:
         with self._changed:
-            self._free.append(memory)
+            self._ring.release(part)
+            if event is not None:
+                self._events.append(event)
             self._changed.notify()
 
     def close(self, reason: BaseException | None = None) -> None:

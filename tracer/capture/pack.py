@@ -23,17 +23,16 @@ def pack(
     An id outside the narrow type keeps its low bits: -1 stays all ones.
 
     Args:
-        expert_ids: uint8 or int16 [T, k], T >= n, any strides; its first n rows are written.
-        gate_weights: bfloat16 or float32 [T, k], any strides; its first n rows are written.
+        expert_ids: uint8 or int16 [n, k], any strides; written.
+        gate_weights: bfloat16 or float32 [n, k], any strides; written.
         topk_ids: int32 or int64 [n, k], any strides; n may be 0.
         topk_weights: float32, bfloat16 or float16 [n, k], any strides.
     """
-    rows = topk_ids.shape[0]
     if topk_ids.is_cuda and (pack_rows := _kernel()):
         pack_rows(expert_ids, gate_weights, topk_ids, topk_weights)
         return
-    expert_ids[:rows].copy_(topk_ids)
-    gate_weights[:rows].copy_(topk_weights)
+    expert_ids.copy_(topk_ids)
+    gate_weights.copy_(topk_weights)
 
 
 @cache

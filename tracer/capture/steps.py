@@ -6,7 +6,7 @@ interleaved decoding need no special case. Positions and tokens are copied on th
 tensors the model saw: the host's copies lag under asynchronous scheduling.
 
 Per step: one fill, two small copies, one snapshot; the thread of the engine waits for nothing
-unless all slots are full.
+unless there is no memory left for its rows.
 """
 
 from collections.abc import Callable, Iterable, Sequence

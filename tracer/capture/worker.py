@@ -145,6 +145,7 @@ class WorkerCapture:
             facts.layer_ids,
             name,
             tokens=self._is_first_stage,
+            wake_rows=self._drain.max_rows,
             once=once,
         )
         self._collector.start()
