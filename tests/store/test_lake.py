@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,19 @@ def test_committing_a_batch_again_adds_nothing(lake):
         target.commit(0, files, [request_row("a")])
     assert pl.read_delta(str(lake.path / "routing")).height == 6
     assert pl.read_delta(str(lake.path / "requests")).height == 1
+
+
+def test_a_commit_reads_no_more_of_the_log_in_a_long_run(lake):
+    """A table's log is read from its last checkpoint on: after 25 batches at most 10 commits."""
+    with writing_run(lake, run_row("a")) as target:
+        for batch in range(25):
+            target.commit(batch, [], [request_row(f"q{batch}")])
+    log = lake.path / "requests" / "_delta_log"
+    newest = max(int(path.name.split(".")[0]) for path in log.glob("*.json"))
+    checkpoint = json.loads((log / "_last_checkpoint").read_text())["version"]
+    assert newest == 25
+    assert newest - checkpoint < 10
+    assert len(lake.request_status("a")) == 25
 
 
 def test_a_crash_between_tables_is_finished_by_the_next_writer(lake, monkeypatch):

@@ -21,6 +21,9 @@ __all__ = [
 # Of the lake's form; columns and tables that may be empty are added without a new one.
 SCHEMA_VERSION = "1"
 VERSION_KEY = "moe_tracer.schema_version"
+# Every commit reads the log from its last checkpoint on, once for each step of it. Measured at 90
+# commits without one: 88 ms of compute a commit; with one every 10 commits 8 ms, however many.
+_CHECKPOINT_EVERY = "10"
 # Before giving up where others keep committing in between.
 COMMIT_TRIES = 20
 
@@ -31,7 +34,10 @@ def create_table(folder: Path) -> None:
         str(folder),
         arrow_schema(folder.name),
         mode="ignore",
-        configuration={VERSION_KEY: SCHEMA_VERSION},
+        configuration={
+            VERSION_KEY: SCHEMA_VERSION,
+            "delta.checkpointInterval": _CHECKPOINT_EVERY,
+        },
         raise_if_key_not_exists=False,
     )
 
