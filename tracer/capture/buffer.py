@@ -89,22 +89,28 @@ record_values = torch.ops.moe_tracer.record_values
 
 
 @dataclass(frozen=True, slots=True)
-class RoutingBuffer:
-    """Records of one forward pass.
+class _StepRows:
+    """The first rows of a buffer, as ``RoutingBuffer`` has them all."""
 
-    storage: uint8 [max_rows, row_format.row_bytes], at one address for the engine's life
-    positions, token_ids: int32 [max_rows], views of it
-    """
-
-    row_format: RowFormat
     storage: torch.Tensor
     positions: torch.Tensor
     token_ids: torch.Tensor
 
-    def column(self, name: str, layer: int) -> torch.Tensor:
-        """View [max_rows, width] of one layer's values of a field."""
-        values: torch.Tensor = self.row_format.tensors(self.storage)[name][:, layer]
-        return values
+
+class RoutingBuffer:
+    """Records of one forward pass.
+
+    row_format: of the records
+    storage: uint8 [max_rows, row_format.row_bytes], at one address for the engine's life
+    """
+
+    def __init__(self, row_format: RowFormat, storage: torch.Tensor) -> None:
+        self.row_format = row_format
+        self.storage = storage
+        columns = row_format.tensors(storage)
+        self._all = _StepRows(storage, columns["position"][:, 0], columns["token_id"][:, 0])
+        # Decoding repeats its number of rows, and slicing takes longer than copying a step of it.
+        self._step, self._step_rows = self._all, len(storage)
 
     @classmethod
     def allocate(
@@ -112,15 +118,32 @@ class RoutingBuffer:
     ) -> "RoutingBuffer":
         """Memory for one worker: ``max_rows * row_format.row_bytes`` bytes."""
         shape = (max_rows, row_format.row_bytes)
-        storage = torch.full(shape, _CLEARED, dtype=torch.uint8, device=device)
-        columns = row_format.tensors(storage)
-        return cls(row_format, storage, columns["position"][:, 0], columns["token_id"][:, 0])
+        return cls(row_format, torch.full(shape, _CLEARED, dtype=torch.uint8, device=device))
+
+    def column(self, name: str, layer: int) -> torch.Tensor:
+        """View [max_rows, width] of one layer's values of a field."""
+        values: torch.Tensor = self.row_format.tensors(self.storage)[name][:, layer]
+        return values
 
     def clear(self, num_rows: int) -> None:
         """Forget the rows the next pass will write, so that one it skips is noticed."""
-        self.storage[:num_rows].fill_(_CLEARED)
+        self._first(num_rows).storage.fill_(_CLEARED)
 
-    def label(self, positions: torch.Tensor, token_ids: torch.Tensor) -> None:
-        """Write position and token id of the first rows, any integer [n], on the device."""
-        self.positions[: len(positions)].copy_(positions)
-        self.token_ids[: len(token_ids)].copy_(token_ids)
+    def label(self, positions: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        """Write position and token id of the first rows, any integer [n], on the device.
+
+        Returns:
+            ``storage`` of those rows.
+        """
+        rows = self._first(len(positions))
+        rows.positions.copy_(positions)
+        rows.token_ids.copy_(token_ids)
+        return rows.storage
+
+    def _first(self, num_rows: int) -> _StepRows:
+        if self._step_rows != num_rows:
+            every, self._step_rows = self._all, num_rows
+            self._step = _StepRows(
+                every.storage[:num_rows], every.positions[:num_rows], every.token_ids[:num_rows]
+            )
+        return self._step

@@ -162,13 +162,14 @@ class Drain:
             RuntimeError: the drain is closed; its cause is the reason given to ``close``.
         """
         part, event = self._acquire(storage.shape[0])
-        begin = part.begin % len(self._host)
+        begin = part.begin % len(self._host_rows)
         end = begin + storage.shape[0]
+        rows = self._host_rows[begin:end]
         if event is not None:
             self._send(storage, self._host[begin:end], event)
         else:
-            self._host[begin:end].copy_(storage)
-        return Slot(self, part, self._host_rows[begin:end], event)
+            rows[:] = storage.numpy()
+        return Slot(self, part, rows, event)
 
     def _send(self, storage: torch.Tensor, host: torch.Tensor, arrived: torch.cuda.Event) -> None:
         rows = storage.shape[0]
