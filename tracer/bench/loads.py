@@ -47,8 +47,8 @@ class Load:
 # By model size. A turn takes some tenths of a second, so that modes alternate faster than the
 # machine's other work changes.
 LOADS = {
-    "mid": (Load("prefill", 2, 256, 1), Load("decode", 16, 16, 8)),
-    "tiny": (Load("prefill", 32, 256, 1), Load("decode", 64, 16, 16)),
+    "mid": (Load("prefill", 1, 256, 1), Load("decode", 16, 8, 6)),
+    "tiny": (Load("prefill", 32, 256, 1), Load("decode", 64, 16, 8)),
 }
 
 
