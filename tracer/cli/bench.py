@@ -25,7 +25,7 @@ def command() -> None:
 @click.option(
     "--pairs",
     type=click.IntRange(min=2),
-    default=48,
+    default=96,
     show_default=True,
     help="Turns of every mode at every load, in random order; fewer than 15 are no result.",
 )
@@ -35,7 +35,7 @@ def capture(model_size: str, pairs: int, output_format: str) -> None:
 
     One engine on one CPU thread runs the same requests with capture off, with the hooks alone
     (hook), with everything a capture does (full), and where the engine can on a CPU with vLLM's
-    own recorder of expert ids (native). Modes take turns of less than a second; full writes its
+    own recorder of expert ids (native). Modes take turns of a fraction of a second; full writes its
     batches when a capture would. Printed are medians over pairs of time against off, with 95 %
     sign-test intervals. CPU time counts all threads and holds on a busy machine; wall time does
     not. The last line of output is one JSON object.
@@ -43,7 +43,7 @@ def capture(model_size: str, pairs: int, output_format: str) -> None:
     \b
     Examples:
         tracer bench capture --model-size tiny
-        tracer bench capture --pairs 96 --format json
+        tracer bench capture --pairs 200 --format json
     """
     from tracer.capture.engine_setup import find_engine
 
