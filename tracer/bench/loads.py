@@ -44,10 +44,10 @@ class Load:
         return prompts
 
 
-# By model size. A turn takes a quarter of a second or less: on a shared machine turns of 0.2 s
+# By model size. A turn takes a quarter or half a second: on a shared machine turns of 0.2 s
 # differ as much as turns of 1 s do, so many short ones tell more in the same time.
 LOADS = {
-    "mid": (Load("prefill", 1, 128, 1), Load("decode", 8, 8, 4)),
+    "mid": (Load("prefill", 1, 128, 1), Load("decode", 16, 8, 4)),
     "tiny": (Load("prefill", 16, 256, 1), Load("decode", 32, 16, 8)),
 }
 

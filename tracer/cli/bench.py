@@ -25,7 +25,7 @@ def command() -> None:
 @click.option(
     "--pairs",
     type=click.IntRange(min=2),
-    default=96,
+    default=80,
     show_default=True,
     help="Turns of every mode at every load, in random order; fewer than 15 are no result.",
 )
