@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import pytest
 
 from tracer.capture.batches import Batch, Batches
+from tracer.capture.recording import seal_is_due
 from tracer.errors import EngineFailedError
 from tracer.store.shard import ShardFile
 
@@ -95,3 +96,15 @@ def test_workers_know_better_what_the_prefix_cache_answered():
         {"request_id": "r0", "cached_prefix_tokens": 32},
         {"request_id": "r1", "cached_prefix_tokens": 64},
     ]
+
+
+@pytest.mark.parametrize(
+    ("num_choices", "seconds", "due"),
+    [
+        (7_999_999, 60.0, False),
+        (8_000_000, 0.0, True),
+        (1, 60.1, True),
+    ],
+)
+def test_a_batch_is_sealed_when_it_is_large_or_late(num_choices, seconds, due):
+    assert seal_is_due(num_choices, seconds) is due

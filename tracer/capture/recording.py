@@ -20,12 +20,17 @@ from tracer.capture.prompts import Prompt
 from tracer.capture.request_rows import aborted_row, finished_row, skipped_row, was_cut_short
 from tracer.store.run_writer import SHARD_CHOICES, RunWriter
 
-__all__ = ["CaptureSummary", "Progress", "Recording"]
+__all__ = ["SEAL_SECONDS", "CaptureSummary", "Progress", "Recording", "seal_is_due"]
 
 # Seal at least this often, so that a crash of a slow engine costs little.
-_SEAL_SECONDS = 60.0
+SEAL_SECONDS = 60.0
 # Ask the workers this often whether sealed batches are written.
 _POLL_SECONDS = 1.0
+
+
+def seal_is_due(num_choices: int, seconds: float) -> bool:
+    """Whether to seal a batch of so many choices, that many seconds after the one before it."""
+    return num_choices >= SHARD_CHOICES or seconds > SEAL_SECONDS
 
 
 class Progress(Protocol):
@@ -129,9 +134,8 @@ class Recording:
                 self.progress.advance(1, tokens)
             self._give_up_lost()
             self._discard()
-            full = batch.num_tokens * per_token >= SHARD_CHOICES
-            late = time.monotonic() - sealed_at > _SEAL_SECONDS
-            if full or (late and batch.requests):
+            gathered = batch.num_tokens * per_token
+            if batch.requests and seal_is_due(gathered, time.monotonic() - sealed_at):
                 batch, sealed_at = batches.seal(batch), time.monotonic()
             if batches and time.monotonic() - polled_at > _POLL_SECONDS:
                 self._commit(batches, wait=False)

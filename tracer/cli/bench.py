@@ -25,9 +25,9 @@ def command() -> None:
 @click.option(
     "--pairs",
     type=click.IntRange(min=2),
-    default=15,
+    default=80,
     show_default=True,
-    help="Rounds; each runs every mode once, in random order.",
+    help="Turns of every mode at every load, in random order; fewer than 15 are no result.",
 )
 @format_option("table", "json")
 def capture(model_size: str, pairs: int, output_format: str) -> None:
@@ -35,14 +35,15 @@ def capture(model_size: str, pairs: int, output_format: str) -> None:
 
     One engine on one CPU thread runs the same requests with capture off, with the hooks alone
     (hook), with everything a capture does (full), and where the engine can on a CPU with vLLM's
-    own recorder of expert ids (native). Printed are medians over rounds of time against off,
-    with 95 % bootstrap intervals. CPU time counts all threads and holds on a busy machine; wall
-    time does not. The last line of output is one JSON object.
+    own recorder of expert ids (native). Modes take turns of a fraction of a second; full writes its
+    batches when a capture would. Printed are medians over pairs of time against off, with 95 %
+    sign-test intervals. CPU time counts all threads and holds on a busy machine; wall time does
+    not. The last line of output is one JSON object.
 
     \b
     Examples:
         tracer bench capture --model-size tiny
-        tracer bench capture --pairs 30 --format json
+        tracer bench capture --pairs 200 --format json
     """
     from tracer.capture.engine_setup import find_engine
 
@@ -102,7 +103,7 @@ def memory(tokens: int, layers: int, experts: int, top_k: int, output_format: st
         raise click.BadParameter(f"{top_k} choices of {experts} experts", param_hint="--top-k")
     find_engine()
     from tracer.cli.options import json_text
-    from tracer.workflow.bench import bench_memory
+    from tracer.workflow.bench_memory import bench_memory
 
     held = bench_memory(tokens, layers, experts, top_k)
     if output_format == "table":

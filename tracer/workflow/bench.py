@@ -1,29 +1,39 @@
-"""Runs the measurements of `tracer bench` and puts their figures into words."""
+"""Runs the measurements of `tracer bench capture` and puts their figures into words.
 
-import sys
+Nothing here loads torch before ``prepare`` has settled its threads: see ``tracer.bench.engine``.
+"""
+
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracer.bench.engine import prepare
+from tracer.bench.engine import fast_dtype, prepare
 from tracer.bench.floor import Floor
 from tracer.bench.loads import LOADS
-from tracer.bench.memory import Held, Shape, measure_memory
 from tracer.bench.models import MODEL_SIZES
 from tracer.bench.overhead import Overhead, measure_overhead
 from tracer.bench.ratios import Ratio
+from tracer.capture.recording import SEAL_SECONDS
+from tracer.store.run_writer import SHARD_CHOICES
 from tracer.workflow.progress import CaptureProgress, engine_log
 
-__all__ = ["CaptureCost", "bench_capture", "bench_memory"]
+__all__ = ["CaptureCost", "bench_capture"]
+
+# With fewer an interval leaves out two ratios at most, so any two disturbed pairs decide it.
+_FEWEST_PAIRS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureCost:
-    """What capture costs: measurements by the size of the models that were run."""
+    """What capture costs: measurements by the size of the models that were run.
+
+    dtype: what the models computed in
+    """
 
     engine: str
+    dtype: str
     pairs: int
     by_size: dict[str, tuple[Overhead, Floor]]
 
@@ -47,7 +57,10 @@ class CaptureCost:
 
     def notes(self) -> list[str]:
         """Lines that belong below the table."""
-        lines = [f"{self.engine}, {self.pairs} rounds, medians and 95 % intervals"]
+        engine = f"{self.engine} in {self.dtype} on one thread"
+        lines = [f"{engine}, {self.pairs} pairs, medians and 95 % sign-test intervals"]
+        if self.pairs < _FEWEST_PAIRS:
+            lines.append(f"fewer than {_FEWEST_PAIRS} pairs are no result")
         for size, (cost, floor) in self.by_size.items():
             lines.append(
                 f"{size}: {floor.record_bytes:,} bytes recorded and {floor.stored_bytes:,.0f}"
@@ -56,16 +69,21 @@ class CaptureCost:
                 f" {1e6 * cost.off_cpu_s():,.1f} us, a ratio of {_floor_ratio(cost, floor):.4f}"
             )
             lines.append(
-                f"{size}: every round is a batch of its own, of which {1e3 * cost.batch_cpu_s:.0f}"
-                f" ms are paid once whatever its size; a capture's batches are"
-                f" {1 / cost.batch_share:.0f} times larger, CPU time of full / off then"
-                f" {_shown(cost.long_run_ratio())}"
+                f"{size}: batches written {len(cost.batches)}, {cost.batch_choices():,.0f} choices"
+                f" and {cost.batch_cpu_s():.2f} s of CPU time each, shared by all pairs; a capture"
+                f" writes one in {SHARD_CHOICES:,} choices or {SEAL_SECONDS:.0f} s of the engine,"
+                " so smaller ones make full look dearer than it is"
             )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Figures by name; those of models that were not run are null."""
-        figures: dict[str, Any] = {"engine": self.engine, "pairs": self.pairs}
+        figures: dict[str, Any] = {
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "pairs": self.pairs,
+            "full_batch_choices": SHARD_CHOICES,
+        }
         for size in MODEL_SIZES:
             for name, value in _figures(*self.by_size.get(size, (None, None))).items():
                 figures[f"{size}_{name}"] = value
@@ -82,25 +100,20 @@ def bench_capture(sizes: Sequence[str], pairs: int) -> CaptureCost:
         progress = CaptureProgress(terminal)
         progress.note("importing the engine")
         identity = prepare()
+        dtype = fast_dtype()
         by_size = {}
         for size in sizes:
             with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
-                by_size[size] = measure_overhead(size, pairs, identity, Path(folder), progress.note)
-    return CaptureCost(f"{identity.distribution} {identity.version}", pairs, by_size)
-
-
-def bench_memory(tokens: int, layers: int, experts: int, top_k: int) -> Held:
-    """Measure what recording holds over a run of made-up rows; progress goes to stderr."""
-    progress = CaptureProgress(sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
-        return measure_memory(tokens, Shape(layers, experts, top_k), Path(folder), progress.note)
+                by_size[size] = measure_overhead(
+                    size, pairs, identity, dtype=dtype, folder=Path(folder), note=progress.note
+                )
+    return CaptureCost(f"{identity.distribution} {identity.version}", dtype, pairs, by_size)
 
 
 def _figures(cost: Overhead | None, floor: Floor | None) -> dict[str, Any]:
     native = cost is not None and "native" in cost.spent
     ratios: dict[str, Ratio | None] = {
         "cpu_ratio": cost.cpu_ratio("full") if cost else None,
-        "long_run_cpu_ratio": cost.long_run_ratio() if cost else None,
         "hook_cpu_ratio": cost.cpu_ratio("hook") if cost else None,
         "native_cpu_ratio": cost.cpu_ratio("native") if cost and native else None,
         "vs_native_cpu_ratio": cost.cpu_ratio("full", against="native")
@@ -116,7 +129,9 @@ def _figures(cost: Overhead | None, floor: Floor | None) -> dict[str, Any]:
         figures[name] = ratio and ratio.rounded
         figures[f"{name}_interval"] = ratio and ratio.interval
     figures["floor_cpu_ratio"] = round(_floor_ratio(cost, floor), 4) if cost and floor else None
-    figures["batch_cpu_s"] = round(cost.batch_cpu_s, 4) if cost else None
+    figures["batches"] = len(cost.batches) if cost else None
+    figures["batch_choices"] = round(cost.batch_choices()) if cost else None
+    figures["batch_cpu_s"] = round(cost.batch_cpu_s(), 4) if cost else None
     figures["rows"] = cost.rows if cost else None
     figures["hooked_routers"] = cost.hooked if cost else None
     return figures
