@@ -31,6 +31,7 @@ _COMMANDS = {
     "report": "report",
     "runs": "runs",
     "sql": "sql",
+    "verify": "verify",
 }
 # What goes on where it was interrupted.
 _RESUMING = {"capture", "import", "job"}

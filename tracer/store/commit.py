@@ -26,11 +26,12 @@ from deltalake.transaction import AddAction
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES
 from tracer.store.lake import Lake
+from tracer.store.manifests import file_as_committed, read_batch, stage_batch, staged_batches
 from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
-__all__ = ["commit_batch", "next_batch", "recover", "write_requests"]
+__all__ = ["COMMIT_ORDER", "commit_batch", "next_batch", "recover", "write_requests"]
 
-_COMMIT_ORDER = (
+COMMIT_ORDER = (
     "routing",
     "candidates",
     "router_logits",
@@ -52,17 +53,8 @@ def write_requests(
 
 
 def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]) -> None:
-    """Stage a batch, commit its files table by table, unstage it."""
-    staged = _staging(lake, run_id) / f"{batch:06d}.json"
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    hidden = staged.with_suffix(".tmp")
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump([shard.to_dict() for shard in files], file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(staged)
-    sync_folder(staged.parent)
-    _publish(lake, run_id, staged)
+    """Stage a batch, commit its files table by table, file it as committed."""
+    _publish(lake, run_id, stage_batch(lake.path, run_id, batch, list(files)))
 
 
 def recover(lake: Lake, run_id: str) -> int:
@@ -73,10 +65,10 @@ def recover(lake: Lake, run_id: str) -> int:
     Returns:
         Number of files removed.
     """
-    for staged in sorted(_staging(lake, run_id).glob("*.json")):
+    for staged in staged_batches(lake.path, run_id):
         _publish(lake, run_id, staged)
     removed = 0
-    for table in _COMMIT_ORDER:
+    for table in COMMIT_ORDER:
         live = set(lake.files(table, run_id))
         for path in (lake.path / table / run_id).glob("*"):
             if str(path) not in live:
@@ -100,18 +92,14 @@ def _app_id(run_id: str, batch: int) -> str:
     return f"{run_id}/{batch:06d}"
 
 
-def _staging(lake: Lake, run_id: str) -> Path:
-    return lake.path / "_tracer" / "staged" / run_id
-
-
 def _publish(lake: Lake, run_id: str, staged: Path) -> None:
-    files = [ShardFile(**entry) for entry in json.loads(staged.read_text(encoding="utf-8"))]
-    for table in _COMMIT_ORDER:
+    files = read_batch(staged)
+    for table in COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
             batch = _app_id(run_id, int(staged.stem))
             _add_once(lake, table, mine, f"{run_id}/routers" if table == "routers" else batch)
-    staged.unlink()
+    file_as_committed(lake.path, run_id, staged)
 
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:

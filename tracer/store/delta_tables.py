@@ -1,12 +1,13 @@
 """Single Delta tables of a lake: made, brought up to date, listed."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
+from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "VERSION_KEY",
     "add_columns",
     "create_table",
+    "inside",
     "live_files",
 ]
 
@@ -63,6 +65,25 @@ def add_columns(folder: Path) -> None:
 
 
 def live_files(table: DeltaTable) -> list[str]:
-    """Paths relative to the table, as its log names them now."""
-    names: list[str] = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
-    return [unquote(name) for name in names]
+    """Paths relative to the table, as its log names them now.
+
+    Raises:
+        DamagedDataError: a path that leads out of the table's folder, which no lake of ours has.
+    """
+    names = map(unquote, pa.table(table.get_add_actions(flatten=True))["path"].to_pylist())
+    return [inside(name, f"the log of {table.table_uri}") for name in names]
+
+
+def inside(name: str, where: str) -> str:
+    """``name`` if it is a path below the folder that it is relative to.
+
+    Raises:
+        DamagedDataError: it is absolute, a URL, or climbs; ``where`` says who names it.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise DamagedDataError(
+            f"{where} names {name!r}, a file outside its folder",
+            "do not trust this lake; ask whoever gave it to you.",
+        )
+    return name

@@ -161,6 +161,14 @@ class Lake:
         Raises:
             DamagedDataError: a file the table names is gone.
         """
+        files = self.named_files(table, run_id)
+        for file in files:
+            if not Path(file).is_file():
+                raise DamagedDataError(f"{file} is gone, though table {table} names it", _RESTORE)
+        return files
+
+    def named_files(self, table: str, run_id: str | None = None) -> list[str]:
+        """As ``files``, whether or not they are there."""
         if self._is_absent(table):
             return []
         root = self.path / table
@@ -168,12 +176,6 @@ class Lake:
         if run_id is not None and table != "runs":
             others = {".", run_id}
             names = [name for name in names if str(name.parent) in others]
-        for name in names:
-            if not (root / name).is_file():
-                raise DamagedDataError(
-                    f"{root / name} is gone, though table {table} names it",
-                    _RESTORE,
-                )
         return sorted(str(root / name) for name in names)
 
     def _is_absent(self, table: str) -> bool:

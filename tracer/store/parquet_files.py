@@ -3,6 +3,7 @@
 Encodings were chosen by measuring size and what every reader can read.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
 
-__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_table"]
+__all__ = ["ShardFile", "digest_file", "stored_schema", "sync_folder", "write_table"]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _MAX_DICTIONARY = 1 << 28
@@ -45,6 +46,7 @@ class ShardFile:
     """One durable Parquet file, not yet part of any table.
 
     path: relative to the table's folder; size: bytes
+    sha256: of its bytes, hex; empty where an older version staged it
     """
 
     table: str
@@ -53,6 +55,7 @@ class ShardFile:
     size: int
     run_id: str
     modified_ms: int
+    sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, to cross process boundaries and be staged as JSON."""
@@ -108,6 +111,7 @@ def write_table(
                         num_rows += group.num_rows
             file.flush()
             os.fsync(file.fileno())
+        sha256 = digest_file(hidden)  # still in the page cache
         hidden.replace(path)
     except BaseException:
         hidden.unlink(missing_ok=True)
@@ -115,8 +119,24 @@ def write_table(
     sync_folder(folder)
     stat = path.stat()
     return ShardFile(
-        table, f"{run_id}/{name}.parquet", num_rows, stat.st_size, run_id, int(stat.st_mtime * 1e3)
+        table,
+        f"{run_id}/{name}.parquet",
+        num_rows,
+        stat.st_size,
+        run_id,
+        int(stat.st_mtime * 1e3),
+        sha256,
     )
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
