@@ -6,8 +6,8 @@
 --
 -- reads   requests, routing, runs
 -- binds   $run_id
--- yields  request_id, layer_id, detail
--- order   request_id, layer_id
+-- yields  request_id, layer_id [the first of those, null if all], detail
+-- order   request_id, layer_id, detail
 with layers as (
     select unnest(moe_layers)::smallint as layer_id
     from runs
@@ -44,10 +44,16 @@ unrouted as (
 )
 select
     request_id,
-    layer_id,
+    if(count(*) = (select count(*) from layers), null, min(layer_id)) as layer_id,
     num_rows || ' rows of routing where ' || compared.num_tokens - unrouted.num_tokens
-        || ' tokens were routed' as detail
+        || ' tokens were routed, in '
+        || if(
+            count(*) = (select count(*) from layers),
+            'every layer',
+            'layer ' || string_agg(layer_id, ', ' order by layer_id)
+        ) as detail
 from compared
 cross join unrouted
 where num_rows <> compared.num_tokens - unrouted.num_tokens
-order by request_id, layer_id
+group by request_id, num_rows, compared.num_tokens, unrouted.num_tokens
+order by request_id, layer_id, detail

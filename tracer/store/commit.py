@@ -26,10 +26,16 @@ from deltalake.transaction import AddAction
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES
 from tracer.store.lake import Lake
-from tracer.store.manifests import file_as_committed, read_batch, stage_batch, staged_batches
+from tracer.store.manifests import (
+    committed_files,
+    file_as_committed,
+    read_batch,
+    stage_batch,
+    staged_batches,
+)
 from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
-__all__ = ["COMMIT_ORDER", "commit_batch", "next_batch", "recover", "write_requests"]
+__all__ = ["COMMIT_ORDER", "commit_batch", "next_batch", "recover", "stray_files", "write_requests"]
 
 COMMIT_ORDER = (
     "routing",
@@ -60,21 +66,34 @@ def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]
 def recover(lake: Lake, run_id: str) -> int:
     """Bring a run back to whole batches after a crash; call it under the run's write lock.
 
-    Finishes batches that were staged, then removes the run's files that no table names.
+    Finishes batches that were staged, then removes ``stray_files``.
 
     Returns:
         Number of files removed.
     """
     for staged in staged_batches(lake.path, run_id):
         _publish(lake, run_id, staged)
-    removed = 0
+    strays = stray_files(lake, run_id)
+    for path in strays:
+        path.unlink()
+    return len(strays)
+
+
+def stray_files(lake: Lake, run_id: str) -> list[Path]:
+    """Files in a run's folders that were never part of a table.
+
+    Those that a table named once and names no more are not among them: a reader may be at them.
+    """
+    committed = committed_files(lake.path, run_id)
+    strays = []
     for table in COMMIT_ORDER:
-        live = set(lake.files(table, run_id))
-        for path in (lake.path / table / run_id).glob("*"):
-            if str(path) not in live:
-                path.unlink()
-                removed += 1
-    return removed
+        live = set(lake.named_files(table, run_id))
+        strays += [
+            path
+            for path in sorted((lake.path / table / run_id).glob("*"))
+            if str(path) not in live and str(path.relative_to(lake.path)) not in committed
+        ]
+    return strays
 
 
 def next_batch(lake: Lake, run_id: str) -> int:

@@ -71,7 +71,7 @@ def live_files(table: DeltaTable) -> list[str]:
         DamagedDataError: a path that leads out of the table's folder, which no lake of ours has.
     """
     names = map(unquote, pa.table(table.get_add_actions(flatten=True))["path"].to_pylist())
-    return [inside(name, f"the log of {table.table_uri}") for name in names]
+    return [inside(name, f"the log of {Path(table.table_uri).name}") for name in names]
 
 
 def inside(name: str, where: str) -> str:

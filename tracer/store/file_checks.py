@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
-from tracer.store.commit import COMMIT_ORDER
+from tracer.store.commit import stray_files
+from tracer.store.delta_tables import inside
 from tracer.store.lake import Lake
 from tracer.store.manifests import read_digests, staged_batches
 from tracer.store.parquet_files import digest_file
@@ -79,25 +80,17 @@ def check_files(
 
 
 def leftovers(lake: Lake, run_id: str) -> list[FileFault]:
-    """What a crash left of a run: staged batches, and files that no table names.
+    """What a crash left of a run: staged batches, and files that were never part of a table.
 
     No reader sees them. The next writer of the run, and ``recover``, clear them away.
     """
-    found = [
-        FileFault("requests", str(path.relative_to(lake.path)), run_id, "a staged batch")
-        for path in staged_batches(lake.path, run_id)
-    ]
-    for table in COMMIT_ORDER:
-        folder = lake.path / table / run_id
-        if not folder.is_dir():
-            continue
-        live = {lake.path / table / file.path for file in _named(lake, table)}
-        found += [
-            FileFault(table, str(path.relative_to(lake.path)), run_id, "a file no table names")
-            for path in sorted(folder.iterdir())
-            if path not in live
-        ]
-    return found
+    staged = [(path, "a staged batch") for path in staged_batches(lake.path, run_id)]
+    try:
+        strays = [(path, "a file no table names") for path in stray_files(lake, run_id)]
+    except DamagedDataError:  # a table's log, which is told already
+        strays = []
+    found = [(path.relative_to(lake.path), detail) for path, detail in staged + strays]
+    return [FileFault(path.parts[0], str(path), run_id, detail) for path, detail in found]
 
 
 class SoundFiles:
@@ -141,8 +134,8 @@ def _named(lake: Lake, table: str) -> list[_Named]:
         if "num_records" in actions.column_names
         else [None] * actions.num_rows
     )
-    names, sizes = actions["path"].to_pylist(), actions["size_bytes"].to_pylist()
-    files = map(_Named, map(unquote, names), sizes, counts)
+    names = [inside(unquote(name), f"the log of {table}") for name in actions["path"].to_pylist()]
+    files = map(_Named, names, actions["size_bytes"].to_pylist(), counts)
     return sorted(files, key=lambda file: file.path)
 
 

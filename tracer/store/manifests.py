@@ -15,7 +15,14 @@ from tracer.errors import DamagedDataError
 from tracer.store.delta_tables import inside
 from tracer.store.parquet_files import ShardFile, sync_folder
 
-__all__ = ["file_as_committed", "read_batch", "read_digests", "stage_batch", "staged_batches"]
+__all__ = [
+    "committed_files",
+    "file_as_committed",
+    "read_batch",
+    "read_digests",
+    "stage_batch",
+    "staged_batches",
+]
 
 
 def stage_batch(lake_path: Path, run_id: str, batch: int, files: Sequence[ShardFile]) -> Path:
@@ -63,6 +70,19 @@ def file_as_committed(lake_path: Path, run_id: str, staged: Path) -> None:
     folder = _folder(lake_path, "committed", run_id)
     folder.mkdir(parents=True, exist_ok=True)
     staged.replace(folder / staged.name)
+
+
+def committed_files(lake_path: Path, run_id: str) -> set[str]:
+    """Paths below the lake of all files that were ever committed for a run.
+
+    One that no table names any more was replaced or removed; who reads an older version of the
+    table still needs it.
+    """
+    return {
+        f"{file.table}/{file.path}"
+        for path in _folder(lake_path, "committed", run_id).glob("*.json")
+        for file in read_batch(path)
+    }
 
 
 def read_digests(lake_path: Path, run_id: str | None = None) -> dict[str, str]:
