@@ -4,8 +4,8 @@ A batch is the shards of some finished requests with their rows of `requests`. D
 one table at a time, so a batch is first *staged*: one JSON file names all its Parquet files.
 From then on it will be committed, by this process or by the next one that writes the run.
 The tables are committed in a fixed order with `requests` last; a request that is there has
-all its rows. `routers` belongs to the run, not to a batch: the first batch that brings it is the
-only one.
+all its rows. `routers` belongs to the run, not to a batch: once the run has some, no other batch
+adds to them.
 
 A Delta application transaction id does not by itself stop a replay, so each commit opens the
 table, checks the id and commits on that same handle.
@@ -35,7 +35,15 @@ from tracer.store.manifests import (
 )
 from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
-__all__ = ["COMMIT_ORDER", "commit_batch", "next_batch", "recover", "stray_files", "write_requests"]
+__all__ = [
+    "COMMIT_ORDER",
+    "commit_batch",
+    "file_statistics",
+    "next_batch",
+    "recover",
+    "stray_files",
+    "write_requests",
+]
 
 COMMIT_ORDER = (
     "routing",
@@ -91,7 +99,9 @@ def stray_files(lake: Lake, run_id: str) -> list[Path]:
         strays += [
             path
             for path in sorted((lake.path / table / run_id).glob("*"))
-            if str(path) not in live and str(path.relative_to(lake.path)) not in committed
+            if path.is_file()  # compacted files have a folder and a writer of their own
+            and str(path) not in live
+            and str(path.relative_to(lake.path)) not in committed
         ]
     return strays
 
@@ -116,8 +126,9 @@ def _publish(lake: Lake, run_id: str, staged: Path) -> None:
     for table in COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
-            batch = _app_id(run_id, int(staged.stem))
-            _add_once(lake, table, mine, f"{run_id}/routers" if table == "routers" else batch)
+            if table == "routers" and lake.named_files(table, run_id):
+                continue
+            _add_once(lake, table, mine, _app_id(run_id, int(staged.stem)))
     file_as_committed(lake.path, run_id, staged)
 
 
@@ -153,7 +164,19 @@ def _sync_log(folder: Path) -> None:
 
 
 def _add_action(lake: Lake, file: ShardFile) -> AddAction:
-    footer = pq.read_metadata(lake.path / file.table / file.path)
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values={},
+        modification_time=file.modified_ms,
+        data_change=True,
+        stats=file_statistics(lake.path, file),
+    )
+
+
+def file_statistics(lake_path: Path, file: ShardFile) -> str:
+    """What a Delta table says of a file: its rows and the bounds that readers prune by; JSON."""
+    footer = pq.read_metadata(lake_path / file.table / file.path)
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
     for group in range(footer.num_row_groups):
@@ -163,11 +186,4 @@ def _add_action(lake: Lake, file: ShardFile) -> AddAction:
             if name in _STATISTICS and statistics is not None and statistics.has_min_max:
                 lows[name] = min(lows.get(name, statistics.min), statistics.min)
                 highs[name] = max(highs.get(name, statistics.max), statistics.max)
-    return AddAction(
-        path=file.path,
-        size=file.size,
-        partition_values={},
-        modification_time=file.modified_ms,
-        data_change=True,
-        stats=json.dumps({"numRecords": file.num_rows, "minValues": lows, "maxValues": highs}),
-    )
+    return json.dumps({"numRecords": file.num_rows, "minValues": lows, "maxValues": highs})

@@ -1,5 +1,6 @@
 """What is wrong with the files of a lake, whatever their rows say."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,20 @@ import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
-from tracer.store.commit import stray_files
+from tracer.store.commit import COMMIT_ORDER, stray_files
 from tracer.store.delta_tables import inside
 from tracer.store.lake import Lake
 from tracer.store.manifests import read_digests, staged_batches
 from tracer.store.parquet_files import digest_file
 
-__all__ = ["FileFault", "SoundFiles", "check_files", "files_of_requests", "leftovers"]
+__all__ = [
+    "FileFault",
+    "SoundFiles",
+    "check_files",
+    "files_of_requests",
+    "leftovers",
+    "runs_with_files",
+]
 
 # Of the values in a file, how many are decoded at a time.
 _ROWS_AT_ONCE = 1 << 16
@@ -91,6 +99,16 @@ def leftovers(lake: Lake, run_id: str) -> list[FileFault]:
         strays = []
     found = [(path.relative_to(lake.path), detail) for path, detail in staged + strays]
     return [FileFault(path.parts[0], str(path), run_id, detail) for path, detail in found]
+
+
+def runs_with_files(lake: Lake) -> set[str]:
+    """Runs that have a folder of their own with files that a table names."""
+    owners: set[str | None] = set()
+    for table in COMMIT_ORDER:
+        with contextlib.suppress(DamagedDataError):  # a table's log, which is told already
+            names = [Path(file).relative_to(lake.path / table) for file in lake.named_files(table)]
+            owners |= {_owner(table, str(name)) for name in names}
+    return {owner for owner in owners if owner is not None}
 
 
 class SoundFiles:
@@ -196,6 +214,8 @@ def _other_columns(table: str, found: pa.Schema) -> str:
 
 def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether two types hold the same values; names inside lists and maps are writers' own."""
+    if pa.types.is_string(wanted):  # other Delta tools note Arrow types of their own
+        return found in (pa.string(), pa.large_string(), pa.string_view())
     if pa.types.is_list(wanted) and pa.types.is_list(found):
         return bool(found.value_type == wanted.value_type)
     if pa.types.is_map(wanted) and pa.types.is_map(found):

@@ -18,6 +18,7 @@ from tracer.store.parquet_files import ShardFile, sync_folder
 __all__ = [
     "committed_files",
     "file_as_committed",
+    "note_merged",
     "read_batch",
     "read_digests",
     "stage_batch",
@@ -31,7 +32,16 @@ def stage_batch(lake_path: Path, run_id: str, batch: int, files: Sequence[ShardF
     Returns:
         The staged batch's own file.
     """
-    path = _folder(lake_path, "staged", run_id) / f"{batch:06d}.json"
+    return _write(_folder(lake_path, "staged", run_id) / f"{batch:06d}.json", files)
+
+
+def note_merged(lake_path: Path, run_id: str, file: ShardFile) -> None:
+    """Keep the digest of a file that is about to take the place of others."""
+    name = f"{file.table}-{Path(file.path).stem}.json"
+    _write(_folder(lake_path, "committed", run_id) / name, [file])
+
+
+def _write(path: Path, files: Sequence[ShardFile]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_suffix(".tmp")
     with hidden.open("w", encoding="utf-8") as file:

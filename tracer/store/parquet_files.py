@@ -48,7 +48,6 @@ class ShardFile:
     path: str
     num_rows: int
     size: int
-    run_id: str
     modified_ms: int
     sha256: str = ""
 
@@ -75,7 +74,7 @@ def stored_schema(table: str) -> pa.Schema:
 def write_table(
     lake_path: Path,
     table: str,
-    run_id: str,
+    folder: str,
     name: str,
     row_groups: Iterable[pa.Table],
 ) -> ShardFile:
@@ -84,7 +83,7 @@ def write_table(
     Args:
         lake_path: folder of the lake.
         table: which table.
-        run_id: whose file.
+        folder: below the table's: the run's, or one in it.
         name: of the file, without its ending.
         row_groups: of ``stored_schema(table)``; each becomes one row group, empty ones none.
 
@@ -102,23 +101,23 @@ def write_table(
                     num_rows += group.num_rows
         return num_rows
 
-    return write_file(lake_path, table, run_id, name, fill)
+    return write_file(lake_path, table, folder, name, fill)
 
 
 def write_file(
-    lake_path: Path, table: str, run_id: str, name: str, fill: Callable[[BinaryIO], int]
+    lake_path: Path, table: str, folder: str, name: str, fill: Callable[[BinaryIO], int]
 ) -> ShardFile:
-    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+    """Write ``<lake>/<table>/<folder>/<name>.parquet`` under a hidden name, sync it, rename it.
 
     ``fill`` writes the content and says its number of rows.
 
     Raises:
         OSError: disk full, no permission; the hidden file is removed, as for any other error.
     """
-    folder = lake_path / table / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.parquet"
-    hidden = folder / f".{name}.{os.getpid()}.tmp"
+    place = lake_path / table / folder
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{name}.parquet"
+    hidden = place / f".{name}.{os.getpid()}.tmp"
     try:
         with hidden.open("wb") as file:
             num_rows = fill(file)
@@ -129,14 +128,13 @@ def write_file(
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
-    sync_folder(folder)
+    sync_folder(place)
     stat = path.stat()
     return ShardFile(
         table,
-        f"{run_id}/{name}.parquet",
+        f"{folder}/{name}.parquet",
         num_rows,
         stat.st_size,
-        run_id,
         int(stat.st_mtime * 1e3),
         sha256,
     )

@@ -7,7 +7,13 @@ from typing import Any
 from tracer.analysis.row_checks import check_rows
 from tracer.errors import LakeBusyError
 from tracer.store.commit import recover
-from tracer.store.file_checks import SoundFiles, check_files, files_of_requests, leftovers
+from tracer.store.file_checks import (
+    SoundFiles,
+    check_files,
+    files_of_requests,
+    leftovers,
+    runs_with_files,
+)
 from tracer.store.lake import Lake
 
 __all__ = ["Fault", "Verification", "verify_lake"]
@@ -80,6 +86,12 @@ def verify_lake(
         Fault("files", fault.run_id, fault.path, None, None, fault.detail) for fault in broken
     ]
     sound = SoundFiles(lake, broken)
+    if run_id is None:
+        lost = "rows of a run that `runs` does not name; `tracer delete --run {}` removes them"
+        faults += [
+            Fault("files", name, None, None, None, lost.format(name))
+            for name in sorted(runs_with_files(lake) - set(run_ids))
+        ]
     for run in runs:
         name = run["run_id"]
         if run["status"] == "complete":
