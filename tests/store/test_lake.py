@@ -15,6 +15,7 @@ from tracer.errors import (
     UnknownRunError,
 )
 from tracer.schema import OPTIONAL_TABLES, TABLES, table_schema
+from tracer.store import delta_tables
 from tracer.store.commit import commit_batch, recover, write_requests
 from tracer.store.lake import Lake
 from tracer.store.run_writer import chunks_by_choices, writing_run
@@ -63,7 +64,7 @@ def test_create_completes_an_interrupted_creation(lake):
 
 
 def test_a_lake_of_another_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tracer.store.delta_tables.SCHEMA_VERSION", "99")
+    monkeypatch.setitem(delta_tables.PROPERTIES, "moe_tracer.schema_version", "99")
     Lake.create(tmp_path / "lake")
     monkeypatch.undo()
     with pytest.raises(InputError, match="version 99"):

@@ -17,7 +17,6 @@ from tracer.api import open_lake
 from tracer.errors import DamagedDataError
 from tracer.schema import OPTIONAL_TABLES, arrow_schema, table_schema
 from tracer.store import commit
-from tracer.store.delta_tables import SCHEMA_VERSION, VERSION_KEY
 from tracer.store.lake import Lake, utc_now
 from tracer.store.run_writer import writing_run
 from tracer.store.shard import ShardWriter
@@ -191,7 +190,7 @@ def older(tmp_path):
     table = DeltaTable.create(
         str(path / "runs"),
         schema,
-        configuration={VERSION_KEY: SCHEMA_VERSION},
+        configuration={"moe_tracer.schema_version": "1"},
         raise_if_key_not_exists=False,
     )
     row = {**run_row("old"), "status": "complete", "started_at": utc_now()}

@@ -25,15 +25,19 @@ _COMMANDS = {
     "audit": "audit",
     "bench": "bench",
     "capture": "capture",
+    "compact": "compact",
+    "delete": "delete",
     "demo-model": "demo_model",
     "import": "import_",
     "job": "job",
     "report": "report",
     "runs": "runs",
     "sql": "sql",
+    "upgrade": "upgrade",
+    "verify": "verify",
 }
 # What goes on where it was interrupted.
-_RESUMING = {"capture", "import", "job"}
+_RESUMING = {"capture", "compact", "delete", "import", "job"}
 
 
 class _ReaderGoneError(Exception):

@@ -13,6 +13,7 @@ __all__ = [
     "domains_option",
     "format_option",
     "json_text",
+    "keep_option",
     "lake_option",
     "min_presence_option",
     "run_option",
@@ -40,6 +41,17 @@ def run_option(command: _Command) -> _Command:
     """``--run``: which run of the lake."""
     return click.option(
         "--run", "run_id", help="Run to read; not needed where the lake holds one."
+    )(command)
+
+
+def keep_option(command: _Command) -> _Command:
+    """``--keep-hours``: how long files stay on disk that no table names any more."""
+    return click.option(
+        "--keep-hours",
+        type=click.FloatRange(0),
+        default=168.0,
+        show_default=True,
+        help="How long files stay on disk after they left the tables; a week, as Delta has it.",
     )(command)
 
 

@@ -4,8 +4,8 @@ A batch is the shards of some finished requests with their rows of `requests`. D
 one table at a time, so a batch is first *staged*: one JSON file names all its Parquet files.
 From then on it will be committed, by this process or by the next one that writes the run.
 The tables are committed in a fixed order with `requests` last; a request that is there has
-all its rows. `routers` belongs to the run, not to a batch: the first batch that brings it is the
-only one.
+all its rows. `routers` belongs to the run, not to a batch: once the run has some, no other batch
+adds to them.
 
 A Delta application transaction id does not by itself stop a replay, so each commit opens the
 table, checks the id and commits on that same handle.
@@ -26,11 +26,26 @@ from deltalake.transaction import AddAction
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES
 from tracer.store.lake import Lake
+from tracer.store.manifests import (
+    committed_files,
+    file_as_committed,
+    read_batch,
+    stage_batch,
+    staged_batches,
+)
 from tracer.store.parquet_files import ShardFile, sync_folder, write_table
 
-__all__ = ["commit_batch", "next_batch", "recover", "write_requests"]
+__all__ = [
+    "COMMIT_ORDER",
+    "commit_batch",
+    "file_statistics",
+    "next_batch",
+    "recover",
+    "stray_files",
+    "write_requests",
+]
 
-_COMMIT_ORDER = (
+COMMIT_ORDER = (
     "routing",
     "candidates",
     "router_logits",
@@ -52,37 +67,43 @@ def write_requests(
 
 
 def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]) -> None:
-    """Stage a batch, commit its files table by table, unstage it."""
-    staged = _staging(lake, run_id) / f"{batch:06d}.json"
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    hidden = staged.with_suffix(".tmp")
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump([shard.to_dict() for shard in files], file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(staged)
-    sync_folder(staged.parent)
-    _publish(lake, run_id, staged)
+    """Stage a batch, commit its files table by table, file it as committed."""
+    _publish(lake, run_id, stage_batch(lake.path, run_id, batch, list(files)))
 
 
 def recover(lake: Lake, run_id: str) -> int:
     """Bring a run back to whole batches after a crash; call it under the run's write lock.
 
-    Finishes batches that were staged, then removes the run's files that no table names.
+    Finishes batches that were staged, then removes ``stray_files``.
 
     Returns:
         Number of files removed.
     """
-    for staged in sorted(_staging(lake, run_id).glob("*.json")):
+    for staged in staged_batches(lake.path, run_id):
         _publish(lake, run_id, staged)
-    removed = 0
-    for table in _COMMIT_ORDER:
-        live = set(lake.files(table, run_id))
-        for path in (lake.path / table / run_id).glob("*"):
-            if str(path) not in live:
-                path.unlink()
-                removed += 1
-    return removed
+    strays = stray_files(lake, run_id)
+    for path in strays:
+        path.unlink()
+    return len(strays)
+
+
+def stray_files(lake: Lake, run_id: str) -> list[Path]:
+    """Files in a run's folders that were never part of a table.
+
+    Those that a table named once and names no more are not among them: a reader may be at them.
+    """
+    committed = committed_files(lake.path, run_id)
+    strays = []
+    for table in COMMIT_ORDER:
+        live = set(lake.named_files(table, run_id))
+        strays += [
+            path
+            for path in sorted((lake.path / table / run_id).glob("*"))
+            if path.is_file()  # compacted files have a folder and a writer of their own
+            and str(path) not in live
+            and str(path.relative_to(lake.path)) not in committed
+        ]
+    return strays
 
 
 def next_batch(lake: Lake, run_id: str) -> int:
@@ -100,18 +121,15 @@ def _app_id(run_id: str, batch: int) -> str:
     return f"{run_id}/{batch:06d}"
 
 
-def _staging(lake: Lake, run_id: str) -> Path:
-    return lake.path / "_tracer" / "staged" / run_id
-
-
 def _publish(lake: Lake, run_id: str, staged: Path) -> None:
-    files = [ShardFile(**entry) for entry in json.loads(staged.read_text(encoding="utf-8"))]
-    for table in _COMMIT_ORDER:
+    files = read_batch(staged)
+    for table in COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
-            batch = _app_id(run_id, int(staged.stem))
-            _add_once(lake, table, mine, f"{run_id}/routers" if table == "routers" else batch)
-    staged.unlink()
+            if table == "routers" and lake.named_files(table, run_id):
+                continue
+            _add_once(lake, table, mine, _app_id(run_id, int(staged.stem)))
+    file_as_committed(lake.path, run_id, staged)
 
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
@@ -146,7 +164,19 @@ def _sync_log(folder: Path) -> None:
 
 
 def _add_action(lake: Lake, file: ShardFile) -> AddAction:
-    footer = pq.read_metadata(lake.path / file.table / file.path)
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values={},
+        modification_time=file.modified_ms,
+        data_change=True,
+        stats=file_statistics(lake.path, file),
+    )
+
+
+def file_statistics(lake_path: Path, file: ShardFile) -> str:
+    """What a Delta table says of a file: its rows and the bounds that readers prune by; JSON."""
+    footer = pq.read_metadata(lake_path / file.table / file.path)
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
     for group in range(footer.num_row_groups):
@@ -156,11 +186,4 @@ def _add_action(lake: Lake, file: ShardFile) -> AddAction:
             if name in _STATISTICS and statistics is not None and statistics.has_min_max:
                 lows[name] = min(lows.get(name, statistics.min), statistics.min)
                 highs[name] = max(highs.get(name, statistics.max), statistics.max)
-    return AddAction(
-        path=file.path,
-        size=file.size,
-        partition_values={},
-        modification_time=file.modified_ms,
-        data_change=True,
-        stats=json.dumps({"numRecords": file.num_rows, "minValues": lows, "maxValues": highs}),
-    )
+    return json.dumps({"numRecords": file.num_rows, "minValues": lows, "maxValues": highs})

@@ -1,29 +1,38 @@
 """Single Delta tables of a lake: made, brought up to date, listed."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
+from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
 
 __all__ = [
+    "CHECKPOINT_EVERY",
     "COMMIT_TRIES",
+    "PROPERTIES",
     "SCHEMA_VERSION",
-    "VERSION_KEY",
     "add_columns",
     "create_table",
+    "inside",
     "live_files",
+    "schema_version",
+    "set_properties",
 ]
 
 # Of the lake's form; columns and tables that may be empty are added without a new one.
 SCHEMA_VERSION = "1"
-VERSION_KEY = "moe_tracer.schema_version"
+_VERSION_KEY = "moe_tracer.schema_version"
 # Every commit reads the log from its last checkpoint on, once for each step of it. Measured at 90
 # commits without one: 88 ms of compute a commit; with one every 10 commits 8 ms, however many.
-_CHECKPOINT_EVERY = "10"
+CHECKPOINT_EVERY = 10
+PROPERTIES = {
+    _VERSION_KEY: SCHEMA_VERSION,
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+}
 # Before giving up where others keep committing in between.
 COMMIT_TRIES = 20
 
@@ -34,16 +43,22 @@ def create_table(folder: Path) -> None:
         str(folder),
         arrow_schema(folder.name),
         mode="ignore",
-        configuration={
-            VERSION_KEY: SCHEMA_VERSION,
-            "delta.checkpointInterval": _CHECKPOINT_EVERY,
-        },
+        configuration=PROPERTIES,
         raise_if_key_not_exists=False,
     )
 
 
-def add_columns(folder: Path) -> None:
+def schema_version(table: DeltaTable) -> str | None:
+    """Version of the lake's form that the table was made with; None if it does not say."""
+    version: str | None = table.metadata().configuration.get(_VERSION_KEY)
+    return version
+
+
+def add_columns(folder: Path) -> list[str]:
     """Give a table that an older version made the columns that came since.
+
+    Returns:
+        Their names.
 
     Raises:
         CommitFailedError: others kept committing in between.
@@ -54,15 +69,62 @@ def add_columns(folder: Path) -> None:
         known = {field.name for field in delta.schema().fields}
         missing = [field for field in wanted if field.name not in known]
         if not missing:
-            return
+            return []
         try:
             delta.alter.add_columns(missing)
         except CommitFailedError:
             if attempt == COMMIT_TRIES - 1:
                 raise
+        else:
+            return [field.name for field in missing]
+    return []
+
+
+def set_properties(folder: Path) -> list[str]:
+    """Give a table that an older version made the settings that came since.
+
+    Returns:
+        Their names.
+
+    Raises:
+        CommitFailedError: others kept committing in between.
+    """
+    for attempt in range(COMMIT_TRIES):
+        delta = DeltaTable(str(folder))
+        known = delta.metadata().configuration
+        missing = {name: value for name, value in PROPERTIES.items() if name not in known}
+        if not missing:
+            return []
+        try:
+            delta.alter.set_table_properties(missing, raise_if_not_exists=False)
+        except CommitFailedError:
+            if attempt == COMMIT_TRIES - 1:
+                raise
+        else:
+            return sorted(missing)
+    return []
 
 
 def live_files(table: DeltaTable) -> list[str]:
-    """Paths relative to the table, as its log names them now."""
-    names: list[str] = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
-    return [unquote(name) for name in names]
+    """Paths relative to the table, as its log names them now.
+
+    Raises:
+        DamagedDataError: a path that leads out of the table's folder, which no lake of ours has.
+    """
+    names = map(unquote, pa.table(table.get_add_actions(flatten=True))["path"].to_pylist())
+    return [inside(name, f"the log of {Path(table.table_uri).name}") for name in names]
+
+
+def inside(name: str, where: str) -> str:
+    """``name`` if it is a path below the folder that it is relative to.
+
+    Raises:
+        DamagedDataError: it is absolute, a URL, or climbs; ``where`` says who names it.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise DamagedDataError(
+            f"{where} names {name!r}, a file outside its folder",
+            "do not trust this lake; ask whoever gave it to you.",
+        )
+    return name

@@ -8,7 +8,7 @@ import datetime
 import fcntl
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,17 @@ from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
 from tracer.store.delta_tables import (
     COMMIT_TRIES,
     SCHEMA_VERSION,
-    VERSION_KEY,
     add_columns,
     create_table,
     live_files,
+    schema_version,
 )
 from tracer.store.lake_folder import absolute_folder, is_lake
+from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_RESTORE = "restore the file from a copy, or record the run again under another --run-id."
 
 
 def check_run_id(run_id: str) -> str:
@@ -79,12 +79,13 @@ class Lake:
         if not is_lake(root):
             raise NotALakeError(path)
         lake = cls(root)
-        version = lake.delta("runs").metadata().configuration.get(VERSION_KEY)
+        version = schema_version(lake.delta("runs"))
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"{path} has lake schema version {version or 'unknown'},"
                 f" this program reads version {SCHEMA_VERSION}",
-                "use the moe-tracer version that wrote it.",
+                f"`tracer upgrade --lake {path}` brings an older one up to date; a newer one needs"
+                " a newer moe-tracer.",
             )
         return lake
 
@@ -161,19 +162,20 @@ class Lake:
         Raises:
             DamagedDataError: a file the table names is gone.
         """
+        files = self.named_files(table, run_id)
+        for file in files:
+            if not Path(file).is_file():
+                raise DamagedDataError(f"{file} is gone, though table {table} names it", RESTORE)
+        return files
+
+    def named_files(self, table: str, run_id: str | None = None) -> list[str]:
+        """As ``files``, whether or not they are there."""
         if self._is_absent(table):
             return []
         root = self.path / table
         names = [Path(name) for name in live_files(self.delta(table))]
         if run_id is not None and table != "runs":
-            others = {".", run_id}
-            names = [name for name in names if str(name.parent) in others]
-        for name in names:
-            if not (root / name).is_file():
-                raise DamagedDataError(
-                    f"{root / name} is gone, though table {table} names it",
-                    _RESTORE,
-                )
+            names = [name for name in names if len(name.parts) == 1 or name.parts[0] == run_id]
         return sorted(str(root / name) for name in names)
 
     def _is_absent(self, table: str) -> bool:
@@ -192,7 +194,7 @@ class Lake:
             rows: list[dict[str, Any]] = self.delta("runs").to_pyarrow_table().to_pylist()
         except (OSError, pa.ArrowException, DeltaError) as error:
             raise DamagedDataError(
-                f"table runs of {self.path} cannot be read: {first_line(error)}", _RESTORE
+                f"table runs of {self.path} cannot be read: {first_line(error)}", RESTORE
             ) from error
         empty = dict.fromkeys(arrow_schema("runs").names)  # of columns younger than the lake
         rows = [{**empty, **row} for row in rows]
@@ -239,8 +241,8 @@ class Lake:
         """
         parts = [arrow_schema(table).empty_table().select(list(columns))]
         for path in self.files(table, run_id):
-            with _told_as_damage(path):
-                parts.append(_rows_of_run(path, run_id, columns))
+            with told_as_damage(path):
+                parts.append(rows_of_run(table, path, run_id, columns))
         return pa.concat_tables(parts)
 
     def num_rows(self, table: str, run_id: str) -> int:
@@ -251,40 +253,36 @@ class Lake:
         """
         total = 0
         for path in self.files(table, run_id):
-            with _told_as_damage(path):
-                if Path(path).parent.name == run_id:
+            with told_as_damage(path):
+                if Path(path).is_relative_to(self.path / table / run_id):
                     total += pq.read_metadata(path).num_rows
                 else:
-                    total += _rows_of_run(path, run_id, ["run_id"]).num_rows
+                    total += rows_of_run(table, path, run_id, ["run_id"]).num_rows
         return total
 
-    @contextmanager
-    def writing(self, run_id: str) -> Iterator[None]:
+    def writing(self, run_id: str) -> AbstractContextManager[None]:
         """Hold the run's write lock; the system releases it when the process ends.
 
         Raises:
             LakeBusyError: another process holds it.
         """
+        return self._locked(run_id, "lock")
+
+    def compacting(self, run_id: str) -> AbstractContextManager[None]:
+        """Hold the lock of those who merge a run's files or take them away; writers do not ask.
+
+        Raises:
+            LakeBusyError: another process holds it.
+        """
+        return self._locked(run_id, "compact-lock")
+
+    @contextmanager
+    def _locked(self, run_id: str, kind: str) -> Iterator[None]:
         folder = self.path / "_tracer" / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{check_run_id(run_id)}.lock").open("w") as file:
+        with (folder / f"{check_run_id(run_id)}.{kind}").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LakeBusyError(run_id) from None
             yield
-
-
-def _rows_of_run(path: str, run_id: str, columns: Sequence[str]) -> pa.Table:
-    return pq.read_table(
-        path, columns=list(columns), filters=[("run_id", "=", run_id)], partitioning=None
-    )
-
-
-@contextmanager
-def _told_as_damage(path: str) -> Iterator[None]:
-    """A file of the lake that cannot be read is damage, not a fault of the program."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedDataError(f"{path} cannot be read: {first_line(error)}", _RESTORE) from error

@@ -4,6 +4,7 @@ Encodings were chosen by measuring size and what every reader can read. The tabl
 sorted by layer have a writer of their own, ``tracer.store.layer_file``.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -15,7 +16,14 @@ import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
 
-__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_file", "write_table"]
+__all__ = [
+    "ShardFile",
+    "digest_file",
+    "stored_schema",
+    "sync_folder",
+    "write_file",
+    "write_table",
+]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _MAX_DICTIONARY = 1 << 28
@@ -33,14 +41,15 @@ class ShardFile:
     """One durable Parquet file, not yet part of any table.
 
     path: relative to the table's folder; size: bytes
+    sha256: of its bytes, hex; empty where an older version staged it
     """
 
     table: str
     path: str
     num_rows: int
     size: int
-    run_id: str
     modified_ms: int
+    sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, to cross process boundaries and be staged as JSON."""
@@ -65,7 +74,7 @@ def stored_schema(table: str) -> pa.Schema:
 def write_table(
     lake_path: Path,
     table: str,
-    run_id: str,
+    folder: str,
     name: str,
     row_groups: Iterable[pa.Table],
 ) -> ShardFile:
@@ -74,7 +83,7 @@ def write_table(
     Args:
         lake_path: folder of the lake.
         table: which table.
-        run_id: whose file.
+        folder: below the table's: the run's, or one in it.
         name: of the file, without its ending.
         row_groups: of ``stored_schema(table)``; each becomes one row group, empty ones none.
 
@@ -92,37 +101,53 @@ def write_table(
                     num_rows += group.num_rows
         return num_rows
 
-    return write_file(lake_path, table, run_id, name, fill)
+    return write_file(lake_path, table, folder, name, fill)
 
 
 def write_file(
-    lake_path: Path, table: str, run_id: str, name: str, fill: Callable[[BinaryIO], int]
+    lake_path: Path, table: str, folder: str, name: str, fill: Callable[[BinaryIO], int]
 ) -> ShardFile:
-    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+    """Write ``<lake>/<table>/<folder>/<name>.parquet`` under a hidden name, sync it, rename it.
 
     ``fill`` writes the content and says its number of rows.
 
     Raises:
         OSError: disk full, no permission; the hidden file is removed, as for any other error.
     """
-    folder = lake_path / table / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.parquet"
-    hidden = folder / f".{name}.{os.getpid()}.tmp"
+    place = lake_path / table / folder
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{name}.parquet"
+    hidden = place / f".{name}.{os.getpid()}.tmp"
     try:
         with hidden.open("wb") as file:
             num_rows = fill(file)
             file.flush()
             os.fsync(file.fileno())
+        sha256 = digest_file(hidden)  # still in the page cache
         hidden.replace(path)
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
-    sync_folder(folder)
+    sync_folder(place)
     stat = path.stat()
     return ShardFile(
-        table, f"{run_id}/{name}.parquet", num_rows, stat.st_size, run_id, int(stat.st_mtime * 1e3)
+        table,
+        f"{folder}/{name}.parquet",
+        num_rows,
+        stat.st_size,
+        int(stat.st_mtime * 1e3),
+        sha256,
     )
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

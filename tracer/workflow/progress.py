@@ -5,12 +5,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["CaptureProgress", "engine_log"]
+__all__ = ["CaptureProgress", "counting", "engine_log"]
 
 _PLAIN_SECONDS = 10.0
 
@@ -69,6 +70,30 @@ class _LastingConsole(Console):
     def on_broken_pipe(self) -> None:
         """Say no more; rich would end the process."""
         self.quiet = True
+
+
+@contextmanager
+def counting(verb: str) -> Iterator[Callable[[str], None]]:
+    """Tell on stderr what is done: on a terminal a line that changes, elsewhere every ten seconds.
+
+    Yields:
+        To be called with the name of each thing that is done.
+    """
+    console = _LastingConsole(stderr=True)
+    done, told = 0, time.monotonic()
+    with console.status(f"{verb} nothing yet") if console.is_terminal else nullcontext() as line:
+
+        def tell(name: str) -> None:
+            nonlocal done, told
+            done += 1
+            text = f"{verb} {done:,}, last {name}"
+            if line is not None:
+                line.update(escape(text))
+            elif time.monotonic() - told > _PLAIN_SECONDS:
+                told = time.monotonic()
+                console.print(f"tracer: {text} ...", highlight=False, markup=False, soft_wrap=True)
+
+        yield tell
 
 
 class CaptureProgress:

@@ -1,0 +1,67 @@
+"""Takes a run out of every table."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tracer.errors import LakeBusyError, UnknownRunError
+from tracer.store.commit import COMMIT_ORDER
+from tracer.store.lake import Lake, check_run_id
+from tracer.store.removed_files import note_removed
+from tracer.store.replace_files import replace_files
+
+__all__ = ["delete_run"]
+
+
+def delete_run(lake: Lake, run_id: str, done: Callable[[str], None]) -> int:
+    """Remove a run: first from `runs`, so that no command finds half of it, then its rows.
+
+    Interrupted, the same call goes on. The files stay on disk for whoever reads them at this
+    moment, see ``remove_expired``. The name may be used again for another run.
+
+    Args:
+        lake: which.
+        run_id: of the run.
+        done: told each table that is done.
+
+    Returns:
+        Bytes of the files that left the tables.
+
+    Raises:
+        UnknownRunError: no table has anything of it.
+        LakeBusyError: another process writes or merges it.
+    """
+    check_run_id(run_id)
+    with lake.writing(run_id), lake.compacting(run_id):
+        known = [run["run_id"] for run in lake.runs()]
+        rests = {table: _files(lake, table, run_id) for table in COMMIT_ORDER}
+        if run_id not in known and not any(rests.values()):
+            raise UnknownRunError(run_id, known)
+        lake.delta("runs").delete(f"run_id = '{run_id}'")
+        done("runs")
+        num_bytes = 0
+        for table in reversed(COMMIT_ORDER):
+            num_bytes += _delete_from(lake, table, run_id)
+            done(table)
+        for state in ("staged", "committed"):
+            shutil.rmtree(lake.path / "_tracer" / state / run_id, ignore_errors=True)
+    return num_bytes
+
+
+def _delete_from(lake: Lake, table: str, run_id: str) -> int:
+    files = _files(lake, table, run_id)
+    num_bytes = sum(path.stat().st_size for path in files if path.is_file())
+    if files:
+        note_removed(lake.path, run_id, [str(path.relative_to(lake.path)) for path in files])
+        names = [str(path.relative_to(lake.path / table)) for path in files]
+        if not replace_files(lake.path / table, "DELETE", names):
+            raise LakeBusyError(run_id)  # another Delta tool is at the table
+    if lake.named_files(table, run_id):  # files that another tool merged hold several runs
+        lake.delta(table).delete(f"run_id = '{run_id}'")
+    return num_bytes
+
+
+def _files(lake: Lake, table: str, run_id: str) -> list[Path]:
+    """The run's own files in a table."""
+    folder = lake.path / table / run_id
+    return [path for path in map(Path, lake.named_files(table)) if path.is_relative_to(folder)]
