@@ -1,38 +1,26 @@
-"""One Parquet file of a table, written whole or not at all.
+"""One Parquet file of a table, written whole or not at all; and those that pyarrow writes.
 
-Encodings were chosen by measuring size and what every reader can read.
+Encodings were chosen by measuring size and what every reader can read. The tables that are
+sorted by layer have a writer of their own, ``tracer.store.layer_file``.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
 
-__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_table"]
+__all__ = ["ShardFile", "stored_schema", "sync_folder", "write_file", "write_table"]
 
 _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _MAX_DICTIONARY = 1 << 28
 # Columns that are not dictionary-coded, which is Parquet's default; by measured size.
 _ENCODINGS = {
-    "routing": {
-        "position": "DELTA_BINARY_PACKED",
-        "gate_weights.list.element": "BYTE_STREAM_SPLIT",
-    },
-    "candidates": {
-        "position": "DELTA_BINARY_PACKED",
-        "scores.list.element": "BYTE_STREAM_SPLIT",
-    },
-    "router_logits": {
-        "position": "DELTA_BINARY_PACKED",
-        "logits.list.element": "BYTE_STREAM_SPLIT",
-    },
-    "usage": {"weight_sum.list.element": "BYTE_STREAM_SPLIT"},
     "tokens": {"position": "DELTA_BINARY_PACKED"},
     "routers": {"weight.list.element": "BYTE_STREAM_SPLIT"},
 }
@@ -81,7 +69,7 @@ def write_table(
     name: str,
     row_groups: Iterable[pa.Table],
 ) -> ShardFile:
-    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+    """Write a file of a table with pyarrow; see ``write_file``.
 
     Args:
         lake_path: folder of the lake.
@@ -91,21 +79,39 @@ def write_table(
         row_groups: of ``stored_schema(table)``; each becomes one row group, empty ones none.
 
     Raises:
+        OSError: disk full, no permission; the hidden file is removed.
+    """
+    schema = stored_schema(table)
+
+    def fill(file: BinaryIO) -> int:
+        num_rows = 0
+        with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
+            for group in row_groups:
+                if group.num_rows:
+                    writer.write_table(group, row_group_size=group.num_rows)
+                    num_rows += group.num_rows
+        return num_rows
+
+    return write_file(lake_path, table, run_id, name, fill)
+
+
+def write_file(
+    lake_path: Path, table: str, run_id: str, name: str, fill: Callable[[BinaryIO], int]
+) -> ShardFile:
+    """Write ``<lake>/<table>/<run_id>/<name>.parquet`` under a hidden name, sync it, rename it.
+
+    ``fill`` writes the content and says its number of rows.
+
+    Raises:
         OSError: disk full, no permission; the hidden file is removed, as for any other error.
     """
     folder = lake_path / table / run_id
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.parquet"
     hidden = folder / f".{name}.{os.getpid()}.tmp"
-    schema = stored_schema(table)
-    num_rows = 0
     try:
         with hidden.open("wb") as file:
-            with pq.ParquetWriter(file, schema, **_writer_options(table)) as writer:
-                for group in row_groups:
-                    if group.num_rows:
-                        writer.write_table(group, row_group_size=group.num_rows)
-                        num_rows += group.num_rows
+            num_rows = fill(file)
             file.flush()
             os.fsync(file.fileno())
         hidden.replace(path)

@@ -12,7 +12,7 @@ memory needed is that of one layer and of the sums (see ``tracer.store.run_write
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from tracer.schema import arrow_schema
 from tracer.store.choices import round_mantissa, sort_choices
-from tracer.store.parquet_files import ShardFile, stored_schema, write_table
+from tracer.store.layer_file import Layer, write_layers
+from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
 
@@ -58,19 +59,21 @@ class ShardWriter:
             return []
         rows.check_frame(self.num_experts)
         shard = _Shard(self, name, rows)
-        tables = {"routing": shard.routing()}
+        by_layer = {"routing": shard.routing()}
         if rows.candidate_ids is not None:
-            tables["candidates"] = shard.candidates()
+            by_layer["candidates"] = shard.candidates()
         if rows.router_logits is not None:
-            tables["router_logits"] = shard.router_logits()
+            by_layer["router_logits"] = shard.router_logits()
         # After `routing`, whose rows are summed as they are made.
-        tables["usage"] = shard.usage()
-        tables["usage_by_domain"] = shard.usage_by_domain()
+        by_layer["usage"] = shard.usage()
+        others = {"usage_by_domain": shard.usage_by_domain()}
         if tokens:
-            tables["tokens"] = shard.tokens()
+            others["tokens"] = shard.tokens()
         done: list[ShardFile] = []
         try:
-            for table, groups in tables.items():
+            for table, layers in by_layer.items():
+                done.append(shard.write_layers(table, layers))
+            for table, groups in others.items():
                 done.append(write_table(self.lake_path, table, self.run_id, name, groups))
         except BaseException:
             for file in done:
@@ -129,7 +132,7 @@ class _Shard:
         ]
         self._shared = pa.Table.from_arrays(columns, ["run_id", "request_id", "position", "phase"])
 
-    def routing(self) -> Iterator[pa.Table]:
+    def routing(self) -> Iterator[Layer]:
         rounded = self._rows.gate_weights.dtype == np.uint16  # recorded as bfloat16
         for index, layer_id in enumerate(self._rows.layer_ids):
             ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
@@ -138,25 +141,35 @@ class _Shard:
             by_request, by_domain = self._rollup.add(ids, weights)
             self._by_request.append(by_request)
             self._by_domain.append(by_domain)
-            yield _layer("routing", self._shared, layer_id, [_lists(ids), _lists(weights)])
+            yield Layer(layer_id, ids.shape[1], [ids, weights])
 
-    def candidates(self) -> Iterator[pa.Table]:
+    def candidates(self) -> Iterator[Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
             ids, scores = self._rows.candidates(index, self._writer.num_experts)
-            yield _layer("candidates", self._shared, layer_id, [_lists(ids), _lists(scores)])
+            yield Layer(layer_id, ids.shape[1], [ids, scores])
 
-    def router_logits(self) -> Iterator[pa.Table]:
+    def router_logits(self) -> Iterator[Layer]:
         for index, layer_id in enumerate(self._rows.layer_ids):
             logits = round_mantissa(self._rows.logits(index), _F16_DROPPED)
-            yield _layer("router_logits", self._shared, layer_id, [_lists(logits)])
+            yield Layer(layer_id, logits.shape[1], [logits])
 
-    def usage(self) -> Iterator[pa.Table]:
+    def usage(self) -> Iterator[Layer]:
         """Rows by request and phase."""
-        groups = self._groups()
         for layer_id, usage in zip(self._rows.layer_ids, self._by_request, strict=True):
-            values = (usage.expert_ids, usage.num_choices, usage.weight_sum)
-            lists = [_lists(column, usage.lengths) for column in values]
-            yield _layer("usage", groups, layer_id, lists)
+            yield Layer(
+                layer_id, usage.lengths, (usage.expert_ids, usage.num_choices, usage.weight_sum)
+            )
+
+    def write_layers(self, table: str, layers: Iterator[Layer]) -> ShardFile:
+        """Write a table that is sorted by layer."""
+        schema, writer = arrow_schema(table), self._writer
+        columns = self._groups() if table == "usage" else self._shared
+        shared = columns.select([name for name in schema.names if name in columns.column_names])
+
+        def fill(file: BinaryIO) -> int:
+            return write_layers(file, schema, shared, layers, writer.num_experts)
+
+        return write_file(writer.lake_path, table, writer.run_id, self._name, fill)
 
     def _groups(self) -> pa.Table:
         """The columns of `usage` that are the same in every layer."""
@@ -218,33 +231,6 @@ class _Shard:
 
     def _picked(self, numbers: npt.NDArray[np.integer]) -> pa.Array:
         return _indexed(numbers, self._request_ids)
-
-
-def _layer(table: str, shared: pa.Table, layer_id: int, lists: Sequence[pa.Array]) -> pa.Table:
-    """One row group: the columns that layers share, the layer's number and its lists."""
-    schema = stored_schema(table)
-    number = pa.array(np.full(shared.num_rows, layer_id, dtype=np.int16))
-    own = iter(lists)
-    columns = [
-        next(own)
-        if pa.types.is_list(field.type)
-        else number
-        if field.name == "layer_id"
-        else shared[field.name]
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _lists(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64] | None = None) -> pa.Array:
-    """A row of [n, width] as one list; or flat values as lists of these lengths."""
-    if lengths is None:
-        offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-    else:
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    field = pa.field("element", pa.from_numpy_dtype(values.dtype))
-    flat = pa.array(np.ascontiguousarray(values).ravel())
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=pa.list_(field))
 
 
 def _table(table: str, columns: Sequence[pa.Array]) -> pa.Table:
