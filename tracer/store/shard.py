@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import arrow_schema
-from tracer.store.choices import round_mantissa, sort_choices
+from tracer.store.choices import round_mantissa
 from tracer.store.layer_file import Layer, write_layers
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
@@ -135,7 +135,7 @@ class _Shard:
     def routing(self) -> Iterator[Layer]:
         rounded = self._rows.gate_weights.dtype == np.uint16  # recorded as bfloat16
         for index, layer_id in enumerate(self._rows.layer_ids):
-            ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
+            ids, weights = self._rows.choices(index, self._writer.num_experts)
             if self._writer.precision == "bf16" and not rounded:
                 weights = round_mantissa(weights, _BF16_DROPPED)
             by_request, by_domain = self._rollup.add(ids, weights)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.errors import DamagedDataError
+from tracer.store.choices import as_float32, sort_choices
 
 __all__ = ["RouterWeights", "ShardRows", "TracedRequest"]
 
@@ -149,22 +150,20 @@ class ShardRows:
 
     def choices(
         self, index: int, num_experts: int
-    ) -> tuple[npt.NDArray[np.uint8 | np.int16], npt.NDArray[np.float32]]:
-        """Expert ids and gate weights of the layer at ``index``: new arrays [n, top_k].
+    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+        """Expert ids and gate weights of the layer at ``index``, as ``sort_choices`` has them.
 
         Raises:
             DamagedDataError: an id outside 0..num_experts-1, an expert twice in one choice, a
                 weight that is not finite.
         """
-        ids = self.expert_ids[:, index].copy()
-        self._check_ids(ids, num_experts, "chooses")
-        recorded = self.gate_weights[:, index]
-        if recorded.dtype == np.uint16:
-            weights = (recorded.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        else:
-            weights = recorded.astype(np.float32)
-        self._check_finite(weights, "a gate weight")
-        return ids, weights
+        ids, weights = self.expert_ids[:, index], self.gate_weights[:, index]
+        choices = sort_choices(ids, weights, num_experts)
+        if choices is None:
+            self._check_ids(ids, num_experts, "chooses")
+            self._check_finite(as_float32(weights), "a gate weight")
+        assert choices is not None  # noqa: S101 - one of the two has raised
+        return choices
 
     def candidates(
         self, index: int, num_experts: int
