@@ -8,8 +8,8 @@ def usage(rows, num_experts=4):
     """(request, phase, layer) -> tokens, experts, counts, sums, as `usage` gets them."""
     rollup = Rollup(rows, num_experts)
     found = {}
-    for index, layer in enumerate(rows.layer_ids):
-        part, _ = rollup.add(*rows.choices(index, num_experts))
+    for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
+        part, _ = rollup.add(*choices)
         ends = np.cumsum(part.lengths).tolist()
         for (request, phase, tokens), end, length in zip(
             rollup.groups.tolist(), ends, part.lengths.tolist(), strict=True
@@ -30,8 +30,8 @@ def domain_usage(rows, num_experts=4):
     """(domain, phase, layer, expert) -> count, sum, sum of squares, least, largest."""
     rollup = Rollup(rows, num_experts)
     found = {}
-    for index, layer in enumerate(rows.layer_ids):
-        _, part = rollup.add(*rows.choices(index, num_experts))
+    for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
+        _, part = rollup.add(*choices)
         cells = zip(part.domain, part.phase, part.expert_ids.tolist(), strict=True)
         sums = (part.num_choices, part.weight_sum, part.weight_sq_sum)
         columns = [column.tolist() for column in (*sums, part.weight_min, part.weight_max)]

@@ -41,18 +41,19 @@ def sort_choices(
     """Order the choices of each token by descending weight, equal weights by ascending id.
 
     Args:
-        expert_ids: [n, top_k], any strides.
-        gate_weights: [n, top_k], any strides; uint16 as in ``ShardRows.gate_weights``.
+        expert_ids: [n, layers, top_k], any strides.
+        gate_weights: [n, layers, top_k], any strides; uint16 as in ``ShardRows.gate_weights``.
         num_experts: at most 32768.
 
     Returns:
-        New arrays: ids int16 [n, top_k], weights float32 [n, top_k]. None where an id is outside
-        0..num_experts-1 or twice in a row, or a weight is not finite.
+        New arrays: ids int16 [layers, n, top_k], weights float32 [layers, n, top_k]. None where an
+        id is outside 0..num_experts-1 or twice in a choice, or a weight is not finite.
     """
     narrow = gate_weights.dtype == np.uint16
     bits = gate_weights if narrow else gate_weights.view(np.uint32)
-    sorted_ids = np.empty(expert_ids.shape, dtype=np.int16)
-    sorted_bits = np.empty(expert_ids.shape, dtype=np.uint32)
+    rows, layers, top_k = expert_ids.shape
+    sorted_ids = np.empty((layers, rows, top_k), dtype=np.int16)
+    sorted_bits = np.empty((layers, rows, top_k), dtype=np.uint32)
     shift = _BF16_SHIFT if narrow else 0
     if not sort_rows(expert_ids, bits, shift, num_experts, sorted_ids, sorted_bits):
         return None

@@ -79,46 +79,48 @@ def sort_rows(
     """Check the choices of each row and order them by descending weight, then ascending id.
 
     Args:
-        expert_ids: uint8 or int16 [n, k].
-        weight_bits: uint16 or uint32 [n, k].
+        expert_ids: uint8 or int16 [n, layers, k].
+        weight_bits: uint16 or uint32 [n, layers, k].
         shift: ``weight_bits`` shifted left by it are float32 numbers.
         num_experts: at most 32768.
-        sorted_ids: [n, k], to write to.
-        sorted_bits: [n, k], to write to; bits of float32 numbers.
+        sorted_ids: [layers, n, k], to write to.
+        sorted_bits: [layers, n, k], to write to; bits of float32 numbers.
 
     Returns:
-        False at the first row with an id outside 0..num_experts-1, an id twice or a weight that is
-        not finite; the rows from there on are not written.
+        False at an id outside 0..num_experts-1, an id twice in a choice or a weight that is not
+        finite; what follows is not written then.
     """
-    rows, width = expert_ids.shape
-    chosen_by = np.zeros(num_experts, np.int64)  # the last row that chose an expert, from 1
+    rows, layers, width = expert_ids.shape
+    chosen_by = np.zeros(num_experts, np.int64)  # number of the last choice with an expert
     keys = np.empty(width, np.int64)
     for row in range(rows):
-        for column in range(width):
-            expert = np.int64(expert_ids[row, column])
-            bits = np.int64(weight_bits[row, column]) << shift
-            if expert < 0 or expert >= num_experts or bits & _INFINITE == _INFINITE:
-                return False
-            if chosen_by[expert] > row:
-                return False
-            chosen_by[expert] = row + 1
-            # Bits that ascend where numbers descend, and the id: mostly in order already, since
-            # many routers return the largest first.
-            if not bits & _SIGN:
-                bits ^= _NO_SIGN
-            key = bits << _ID_BITS | expert
-            place = column
-            while place > 0 and keys[place - 1] > key:
-                keys[place] = keys[place - 1]
-                place -= 1
-            keys[place] = key
-        for column in range(width):
-            key = keys[column]
-            bits = key >> _ID_BITS
-            if not bits & _SIGN:
-                bits ^= _NO_SIGN
-            sorted_ids[row, column] = key & _ID
-            sorted_bits[row, column] = bits
+        for layer in range(layers):
+            choice = row * layers + layer + 1
+            for column in range(width):
+                expert = np.int64(expert_ids[row, layer, column])
+                bits = np.int64(weight_bits[row, layer, column]) << shift
+                if expert < 0 or expert >= num_experts or bits & _INFINITE == _INFINITE:
+                    return False
+                if chosen_by[expert] == choice:
+                    return False
+                chosen_by[expert] = choice
+                # Bits that ascend where numbers descend, and the id. Mostly in order already,
+                # since many routers return the largest first.
+                if not bits & _SIGN:
+                    bits ^= _NO_SIGN
+                key = bits << _ID_BITS | expert
+                place = column
+                while place > 0 and keys[place - 1] > key:
+                    keys[place] = keys[place - 1]
+                    place -= 1
+                keys[place] = key
+            for column in range(width):
+                key = keys[column]
+                bits = key >> _ID_BITS
+                if not bits & _SIGN:
+                    bits ^= _NO_SIGN
+                sorted_ids[layer, row, column] = key & _ID
+                sorted_bits[layer, row, column] = bits
     return True
 
 

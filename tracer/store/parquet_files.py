@@ -21,7 +21,6 @@ _ZSTD_LEVEL = 1  # level 3 saves 1 % of the size for a tenth of the speed
 _MAX_DICTIONARY = 1 << 28
 # Columns that are not dictionary-coded, which is Parquet's default; by measured size.
 _ENCODINGS = {
-    "tokens": {"position": "DELTA_BINARY_PACKED"},
     "routers": {"weight.list.element": "BYTE_STREAM_SPLIT"},
 }
 # Each row has texts of its own here; elsewhere few texts stand in many rows.

@@ -55,7 +55,7 @@ class Chunk:
     data: its pages, one after the other; raw_size: their bytes before compression
     num_values: entries, those inside lists counted
     dictionary_size: bytes of the dictionary page, which comes first; 0 without
-    bounds: least and largest value, where readers may prune by them
+    bounds: least and largest value in plain encoding, where readers may prune by them
     """
 
     data: bytes
@@ -63,7 +63,7 @@ class Chunk:
     num_values: int
     encodings: Sequence[str]
     dictionary_size: int = 0
-    bounds: tuple[int, int] | tuple[str, str] | None = None
+    bounds: tuple[bytes, bytes] | None = None
 
 
 def data_page_header(raw: int, packed: int, num_values: int, encoding: str) -> bytes:
@@ -152,7 +152,7 @@ def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     path = [field.name, "list", "element"] if is_list else [field.name]
     bounds = None
     if chunk.bounds is not None:
-        low, high = (binary(_plain(value)) for value in chunk.bounds)
+        low, high = (binary(value) for value in chunk.bounds)
         bounds = struct({3: i64(0), 5: high, 6: low})
     metadata = struct(
         {
@@ -170,8 +170,3 @@ def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     )
     # The first field once held where a copy of the metadata lies; there is none.
     return struct({2: i64(0), 3: metadata})
-
-
-def _plain(value: int | str) -> bytes:
-    """As Parquet's plain encoding has it, without a length."""
-    return value.to_bytes(4, "little", signed=True) if isinstance(value, int) else value.encode()
