@@ -6,6 +6,7 @@ enumerations stand here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -149,7 +150,6 @@ def _leaf(of: pa.DataType, name: str) -> Value:
 
 def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     is_list = pa.types.is_list(field.type)
-    path = [field.name, "list", "element"] if is_list else [field.name]
     bounds = None
     if chunk.bounds is not None:
         low, high = (binary(value) for value in chunk.bounds)
@@ -157,8 +157,8 @@ def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     metadata = struct(
         {
             1: i32(_TYPES[field.type.value_type if is_list else field.type][0]),
-            2: listed([i32(_ENCODINGS[name]) for name in chunk.encodings]),
-            3: listed([binary(name) for name in path]),
+            2: _encodings(tuple(chunk.encodings)),
+            3: _path(field.name, is_list),
             4: i32(_ZSTD),
             5: i64(chunk.num_values),
             6: i64(chunk.raw_size),
@@ -170,3 +170,13 @@ def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     )
     # The first field once held where a copy of the metadata lies; there is none.
     return struct({2: i64(0), 3: metadata})
+
+
+@cache
+def _encodings(names: tuple[str, ...]) -> Value:
+    return listed([i32(_ENCODINGS[name]) for name in names])
+
+
+@cache
+def _path(name: str, is_list: bool) -> Value:
+    return listed([binary(part) for part in ((name, "list", "element") if is_list else (name,))])
