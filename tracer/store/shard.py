@@ -5,8 +5,8 @@ this worker writes them, `candidates` and `router_logits` where they were record
 durable before any of them is named in a commit (see ``tracer.store.commit``).
 
 `routing` is sorted by layer, then request and position, with one row group per layer, so that
-a filter on a layer reads only its share of the file. Everything is made layer by layer, so the
-memory needed is that of one layer and of the sums (see ``tracer.store.run_writer``).
+a filter on a layer reads only its share of the file. Everything is made a few layers at a time, so
+the memory needed is that of those and of the sums (see ``tracer.store.run_writer``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
