@@ -42,6 +42,7 @@ LIBRARY_HOMES = {
     "deltalake": ("tracer.store",),
     "duckdb": ("tracer.analysis", "tracer.api"),
     "jinja2": ("tracer.report.html",),
+    "numba": ("tracer.store.kernels",),
     "numpy": (
         "tracer.analysis",
         "tracer.bench",
@@ -96,7 +97,17 @@ EXTRA_AT_MODULE_LEVEL = {
 CLI_HELPERS = {"tracer.cli.frames", "tracer.cli.tables"}
 CLI_LIGHT = ("tracer", "tracer.errors", "tracer.records", "tracer.cli.options")
 
-HEAVY = ("torch", "vllm", "duckdb", "polars", "pyarrow", "deltalake", "numpy", "transformers")
+HEAVY = (
+    "torch",
+    "vllm",
+    "duckdb",
+    "polars",
+    "pyarrow",
+    "deltalake",
+    "numpy",
+    "numba",
+    "transformers",
+)
 VAGUE = {"common", "helpers", "misc", "util", "utils"}
 
 

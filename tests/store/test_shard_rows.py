@@ -90,6 +90,6 @@ def test_weights_may_come_as_the_bits_of_bfloat16():
     """0x3f00 is 0.5 and 0xbe80 is -0.25."""
     bits = np.full((3, 2, 2), 0x3F00, dtype=np.uint16)
     bits[:, :, 1] = 0xBE80
-    _, weights = dataclasses.replace(make_rows(), gate_weights=bits).choices(1, num_experts=4)
+    _, (_, weights) = dataclasses.replace(make_rows(), gate_weights=bits).choices(num_experts=4)
     assert weights.tolist() == [[0.5, -0.25]] * 3
     assert weights.dtype == np.float32

@@ -1,21 +1,24 @@
 """The order choices are stored in, and the precision of their weights.
 
 A token's choices are sorted by descending weight, equal weights by ascending id: routers return
-them in any order. Keys pack weight and id into one integer, so that the sort moves both, and
-rows are sorted side by side by a sorting network: each step compares two whole columns.
+them in any order.
 """
-
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["round_mantissa", "sort_choices"]
+from tracer.store.kernels import sort_rows
 
-# Rows that a network sorts at a time: 16 columns of 8 bytes still fit the cache of a core.
-_BLOCK = 8192
-_NO_SIGN = np.int32(0x7FFF_FFFF)
-_BF16 = np.uint32(0xFFFF_0000)
+__all__ = ["as_float32", "round_mantissa", "sort_choices"]
+
+_BF16_SHIFT = 16
+
+
+def as_float32(weights: npt.NDArray[np.float32 | np.uint16]) -> npt.NDArray[np.float32]:
+    """Numbers of any shape; uint16 are the upper halves of float32 (bfloat16)."""
+    if weights.dtype == np.uint16:
+        return (weights.astype(np.uint32) << np.uint32(_BF16_SHIFT)).view(np.float32)
+    return weights.astype(np.float32)
 
 
 def round_mantissa(values: npt.NDArray[np.float32], dropped: int) -> npt.NDArray[np.float32]:
@@ -31,75 +34,27 @@ def round_mantissa(values: npt.NDArray[np.float32], dropped: int) -> npt.NDArray
 
 
 def sort_choices(
-    expert_ids: npt.NDArray[np.uint8 | np.int16], gate_weights: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+    expert_ids: npt.NDArray[np.uint8 | np.int16],
+    gate_weights: npt.NDArray[np.float32 | np.uint16],
+    num_experts: int,
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]] | None:
     """Order the choices of each token by descending weight, equal weights by ascending id.
 
     Args:
-        expert_ids: [n, top_k], 0..32767, contiguous.
-        gate_weights: [n, top_k], contiguous; not-a-numbers go first or last.
+        expert_ids: [n, layers, top_k], any strides.
+        gate_weights: [n, layers, top_k], any strides; uint16 as in ``ShardRows.gate_weights``.
+        num_experts: at most 32768.
 
     Returns:
-        New arrays: ids int16 [n, top_k], weights float32 [n, top_k].
+        New arrays: ids int16 [layers, n, top_k], weights float32 [layers, n, top_k]. None where an
+        id is outside 0..num_experts-1 or twice in a choice, or a weight is not finite.
     """
-    bits = gate_weights.view(np.uint32)
-    # Weights of bfloat16 precision leave the lower half of their bits to the id.
-    narrow = not (np.bitwise_or.reduce(bits, axis=None) & ~_BF16)
-    keys = _descending(bits.view(np.int32)).view(np.uint32)
-    if narrow:
-        packed = (keys & _BF16) | expert_ids.astype(np.uint32)
-    else:
-        packed = (keys.astype(np.uint64) << np.uint64(16)) | expert_ids.astype(np.uint64)
-    packed = _sort_rows(packed)
-    ids = packed.astype(np.int16)  # their lower 16 bits
-    keys = packed & _BF16 if narrow else (packed >> np.uint64(16)).astype(np.uint32)
-    bits = _descending(keys.view(np.int32)).view(np.uint32)
-    return ids, (bits & _BF16 if narrow else bits).view(np.float32)
-
-
-def _descending(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Bits of floats as keys that ascend, unsigned, where floats descend; its own inverse.
-
-    Flips all but the sign of floats that are not negative, and nothing of those that are.
-    """
-    return bits ^ (~(bits >> np.int32(31)) & _NO_SIGN)
-
-
-def _sort_rows(packed: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
-    """Each row of [n, k] ascending; several times as fast as ``np.sort`` where k is small."""
-    rows, width = packed.shape
-    if width == 1:
-        return packed
-    spare = np.empty(min(rows, _BLOCK), dtype=packed.dtype)
-    for begin in range(0, rows, _BLOCK):
-        block = packed[begin : begin + _BLOCK]
-        columns = list(np.ascontiguousarray(block.T))
-        for low, high in _comparators(width):
-            smaller = spare[: len(block)]
-            np.minimum(columns[low], columns[high], out=smaller)
-            np.maximum(columns[low], columns[high], out=columns[high])
-            columns[low], spare = smaller, columns[low]
-        for index, column in enumerate(columns):
-            block[:, index] = column
-        spare = np.empty(min(rows, _BLOCK), dtype=packed.dtype)
-    return packed
-
-
-@cache
-def _comparators(width: int) -> tuple[tuple[int, int], ...]:
-    """Batcher's odd-even merge sort of ``width`` columns: pairs to compare, in order.
-
-    Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2M.
-    """
-    pairs = []
-    top = 1 << max(width - 1, 1).bit_length() - 1
-    step = top
-    while step:
-        limit, offset, distance = top, 0, step
-        while True:
-            pairs += [(i, i + distance) for i in range(width - distance) if i & step == offset]
-            if limit == step:
-                break
-            distance, limit, offset = limit - step, limit >> 1, step
-        step >>= 1
-    return tuple(pairs)
+    narrow = gate_weights.dtype == np.uint16
+    bits = gate_weights if narrow else gate_weights.view(np.uint32)
+    rows, layers, top_k = expert_ids.shape
+    sorted_ids = np.empty((layers, rows, top_k), dtype=np.int16)
+    sorted_bits = np.empty((layers, rows, top_k), dtype=np.uint32)
+    shift = _BF16_SHIFT if narrow else 0
+    if not sort_rows(expert_ids, bits, shift, num_experts, sorted_ids, sorted_bits):
+        return None
+    return sorted_ids, sorted_bits.view(np.float32)

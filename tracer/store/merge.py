@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
-from tracer.store.layer_file import Layer, write_layers
+from tracer.store.column_chunks import Runs
+from tracer.store.layer_file import Layer, Plain, write_layers
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 
 __all__ = ["LAYERED", "Merge"]
@@ -75,9 +76,17 @@ class Merge:
                 whole = pa.concat_tables(part.select(lists) for part in parts)
                 yield _layer(layer_id, whole, alike=self.table != "usage")
 
+        together = pa.concat_tables(keys).unify_dictionaries().combine_chunks()
+
         def fill(file: BinaryIO) -> int:
-            together = pa.concat_tables(keys).unify_dictionaries().combine_chunks()
-            return write_layers(file, schema, together, layers(), num_experts)
+            return write_layers(
+                file,
+                schema,
+                rows=together.num_rows,
+                shared={name: _plain(together[name].combine_chunks()) for name in shared},
+                layers=layers(),
+                num_experts=num_experts,
+            )
 
         try:
             return write_file(self.lake_path, self.table, self.folder, self.name, fill)
@@ -105,6 +114,16 @@ class Merge:
         whole = whole.sort_by([(key, "ascending") for key in _KEYS])
         stored = whole.cast(stored_schema(self.table))
         return write_table(self.lake_path, self.table, self.folder, self.name, [stored])
+
+
+def _plain(column: pa.Array) -> Plain:
+    """A column that the layers share, as the writer takes it."""
+    if not pa.types.is_dictionary(column.type):
+        return column.to_numpy(), "DELTA_BINARY_PACKED"
+    numbers = column.indices.to_numpy()
+    begins = np.flatnonzero(np.diff(numbers, prepend=-1))
+    lengths = np.diff(begins, append=len(numbers))
+    return Runs(column.dictionary.to_pylist(), numbers[begins], lengths)
 
 
 def _layer(layer_id: int, lists: pa.Table, *, alike: bool) -> Layer:

@@ -30,6 +30,7 @@ _MAX_DICTIONARY = 1 << 28
 # Columns that are not dictionary-coded, which is Parquet's default; by measured size.
 _ENCODINGS = {
     "tokens": {"position": "DELTA_BINARY_PACKED"},
+    "usage_by_domain": {"weight_sum": "PLAIN", "weight_sq_sum": "PLAIN"},
     "routers": {"weight.list.element": "BYTE_STREAM_SPLIT"},
 }
 # Each row has texts of its own here; elsewhere few texts stand in many rows.

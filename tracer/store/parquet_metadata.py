@@ -6,6 +6,7 @@ enumerations stand here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -55,7 +56,7 @@ class Chunk:
     data: its pages, one after the other; raw_size: their bytes before compression
     num_values: entries, those inside lists counted
     dictionary_size: bytes of the dictionary page, which comes first; 0 without
-    bounds: least and largest value, where readers may prune by them
+    bounds: least and largest value in plain encoding, where readers may prune by them
     """
 
     data: bytes
@@ -63,7 +64,7 @@ class Chunk:
     num_values: int
     encodings: Sequence[str]
     dictionary_size: int = 0
-    bounds: tuple[int, int] | tuple[str, str] | None = None
+    bounds: tuple[bytes, bytes] | None = None
 
 
 def data_page_header(raw: int, packed: int, num_values: int, encoding: str) -> bytes:
@@ -149,16 +150,15 @@ def _leaf(of: pa.DataType, name: str) -> Value:
 
 def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     is_list = pa.types.is_list(field.type)
-    path = [field.name, "list", "element"] if is_list else [field.name]
     bounds = None
     if chunk.bounds is not None:
-        low, high = (binary(_plain(value)) for value in chunk.bounds)
+        low, high = (binary(value) for value in chunk.bounds)
         bounds = struct({3: i64(0), 5: high, 6: low})
     metadata = struct(
         {
             1: i32(_TYPES[field.type.value_type if is_list else field.type][0]),
-            2: listed([i32(_ENCODINGS[name]) for name in chunk.encodings]),
-            3: listed([binary(name) for name in path]),
+            2: _encodings(tuple(chunk.encodings)),
+            3: _path(field.name, is_list),
             4: i32(_ZSTD),
             5: i64(chunk.num_values),
             6: i64(chunk.raw_size),
@@ -172,6 +172,11 @@ def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
     return struct({2: i64(0), 3: metadata})
 
 
-def _plain(value: int | str) -> bytes:
-    """As Parquet's plain encoding has it, without a length."""
-    return value.to_bytes(4, "little", signed=True) if isinstance(value, int) else value.encode()
+@cache
+def _encodings(names: tuple[str, ...]) -> Value:
+    return listed([i32(_ENCODINGS[name]) for name in names])
+
+
+@cache
+def _path(name: str, is_list: bool) -> Value:
+    return listed([binary(part) for part in ((name, "list", "element") if is_list else (name,))])

@@ -14,12 +14,13 @@ __all__ = ["SHARD_CHOICES", "RunWriter", "chunks_by_choices", "writing_run"]
 # A shard holds about this many choices: 16 MB at k = 8, OLMoE-like.
 #
 # ShardWriter.write then needs, beside the rows it is given, about
-#     45 bytes * SHARD_CHOICES / layers + 25 bytes * entries in the lists of `usage`,
-# the first for the layer at hand. An entry is an expert that a request chose in a phase and
-# layer, so there are at most twice as many as choices and mostly far fewer. Measured at 8
-# million choices, rise of the resident memory: 43 MB (k = 8 of 64, 16 layers, requests of 300
-# tokens), 111 MB (the same, of 30 tokens), 181 MB (k = 4 of 16, 4 layers, 30 tokens), 335 MB
-# (k = 8 of 64, one layer, 300 tokens).
+#     (10 + 6 * layers sorted together) bytes * SHARD_CHOICES / layers
+#     + 25 bytes * entries in the lists of `usage`,
+# see ``ShardRows.choices`` for the layers. An entry is an expert that a request chose in a phase
+# and layer, so there are at most twice as many as choices and mostly far fewer. Measured at 8
+# million choices, rise of the resident memory: 37 MB (k = 8 of 64, 16 layers, requests of 300
+# tokens), 91 MB (the same, of 30 tokens), 125 MB (k = 4 of 16, 4 layers, 30 tokens), 127 MB (k = 8
+# of 64, one layer, 300 tokens).
 SHARD_CHOICES = 8_000_000
 
 

@@ -5,8 +5,8 @@ this worker writes them, `candidates` and `router_logits` where they were record
 durable before any of them is named in a commit (see ``tracer.store.commit``).
 
 `routing` is sorted by layer, then request and position, with one row group per layer, so that
-a filter on a layer reads only its share of the file. Everything is made layer by layer, so the
-memory needed is that of one layer and of the sums (see ``tracer.store.run_writer``).
+a filter on a layer reads only its share of the file. Everything is made a few layers at a time, so
+the memory needed is that of those and of the sums (see ``tracer.store.run_writer``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import arrow_schema
-from tracer.store.choices import round_mantissa, sort_choices
-from tracer.store.layer_file import Layer, write_layers
+from tracer.store.choices import round_mantissa
+from tracer.store.column_chunks import Runs
+from tracer.store.layer_file import Layer, Plain, write_layers, write_plain
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
@@ -66,15 +67,14 @@ class ShardWriter:
             by_layer["router_logits"] = shard.router_logits()
         # After `routing`, whose rows are summed as they are made.
         by_layer["usage"] = shard.usage()
-        others = {"usage_by_domain": shard.usage_by_domain()}
-        if tokens:
-            others["tokens"] = shard.tokens()
         done: list[ShardFile] = []
         try:
             for table, layers in by_layer.items():
                 done.append(shard.write_layers(table, layers))
-            for table, groups in others.items():
-                done.append(write_table(self.lake_path, table, self.run_id, name, groups))
+            sums = shard.usage_by_domain()
+            done.append(write_table(self.lake_path, "usage_by_domain", self.run_id, name, sums))
+            if tokens:
+                done.append(shard.write_tokens())
         except BaseException:
             for file in done:
                 (self.lake_path / file.table / file.path).unlink(missing_ok=True)
@@ -120,24 +120,24 @@ class _Shard:
         self._rows = rows
         counts = rows.row_counts
         self._prompts = np.array([request.num_prompt_tokens for request in rows.requests])
-        self._request_ids = pa.array([request.request_id for request in rows.requests])
+        self._request_ids = [request.request_id for request in rows.requests]
         self._rollup = Rollup(rows, writer.num_experts)
         self._by_request: list[RequestUsage] = []
         self._by_domain: list[DomainUsage] = []
-        columns = [
-            _repeated(writer.run_id, len(rows.positions)),
-            self._picked(np.repeat(np.arange(len(counts)), counts)),
-            pa.array(rows.positions),
-            _phases(rows.positions, np.repeat(self._prompts, counts)),
-        ]
-        self._shared = pa.Table.from_arrays(columns, ["run_id", "request_id", "position", "phase"])
+        # Rows before the end of each request's prompt: positions ascend.
+        before = np.concatenate([[0], np.cumsum(rows.positions < np.repeat(self._prompts, counts))])
+        ends = np.cumsum(counts)
+        self._shared = {
+            **self._texts(counts, before[ends] - before[ends - counts]),
+            "position": (rows.positions, "DELTA_BINARY_PACKED"),
+        }
 
     def routing(self) -> Iterator[Layer]:
         rounded = self._rows.gate_weights.dtype == np.uint16  # recorded as bfloat16
-        for index, layer_id in enumerate(self._rows.layer_ids):
-            ids, weights = sort_choices(*self._rows.choices(index, self._writer.num_experts))
+        choices = self._rows.choices(self._writer.num_experts)
+        for layer_id, (ids, weights) in zip(self._rows.layer_ids, choices, strict=True):
             if self._writer.precision == "bf16" and not rounded:
-                weights = round_mantissa(weights, _BF16_DROPPED)
+                weights = round_mantissa(weights, _BF16_DROPPED)  # noqa: PLW2901
             by_request, by_domain = self._rollup.add(ids, weights)
             self._by_request.append(by_request)
             self._by_domain.append(by_domain)
@@ -164,38 +164,66 @@ class _Shard:
         """Write a table that is sorted by layer."""
         schema, writer = arrow_schema(table), self._writer
         columns = self._groups() if table == "usage" else self._shared
-        shared = columns.select([name for name in schema.names if name in columns.column_names])
+        shared = {name: columns[name] for name in schema.names if name in columns}
+        rows = len(self._rollup.groups if table == "usage" else self._rows.positions)
 
         def fill(file: BinaryIO) -> int:
-            return write_layers(file, schema, shared, layers, writer.num_experts)
+            return write_layers(
+                file,
+                schema,
+                rows=rows,
+                shared=shared,
+                layers=layers,
+                num_experts=writer.num_experts,
+            )
 
         return write_file(writer.lake_path, table, writer.run_id, self._name, fill)
 
-    def _groups(self) -> pa.Table:
-        """The columns of `usage` that are the same in every layer."""
-        request, phase, tokens = self._rollup.groups.T.astype(np.int32)
-        columns = [
-            _repeated(self._writer.run_id, len(request)),
-            self._picked(request),
-            _indexed(phase, PHASES),
-            pa.array(np.ascontiguousarray(tokens)),
-        ]
-        return pa.Table.from_arrays(columns, ["run_id", "request_id", "phase", "num_tokens"])
-
-    def tokens(self) -> Iterator[pa.Table]:
-        requests = self._rows.requests
+    def write_tokens(self) -> ShardFile:
+        """Write `tokens`, by request and position."""
+        requests, writer = self._rows.requests, self._writer
         lengths = np.array([len(request.token_ids) for request in requests])
         total = int(lengths.sum())
         starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        position = (np.arange(total) - starts).astype(np.int32)
-        columns = [
-            _repeated(self._writer.run_id, total),
-            self._picked(np.repeat(np.arange(len(requests)), lengths)),
-            pa.array(position),
-            pa.array(np.concatenate([request.token_ids for request in requests])),
-            _phases(position, np.repeat(self._prompts, lengths)),
-        ]
-        yield _table("tokens", columns)
+        columns: dict[str, Plain] = {
+            **self._texts(lengths, np.minimum(self._prompts, lengths)),
+            "position": ((np.arange(total) - starts).astype(np.int32), "DELTA_BINARY_PACKED"),
+            "token_id": (
+                np.concatenate([request.token_ids for request in requests]),
+                "RLE_DICTIONARY",
+            ),
+        }
+
+        def fill(file: BinaryIO) -> int:
+            return write_plain(file, arrow_schema("tokens"), total, columns)
+
+        return write_file(writer.lake_path, "tokens", writer.run_id, self._name, fill)
+
+    def _texts(
+        self, lengths: npt.NDArray[np.int64], in_prompt: npt.NDArray[np.int64]
+    ) -> dict[str, Plain]:
+        """Texts of rows by request, so many of each and the first of them in its prompt."""
+        numbers = np.arange(len(lengths))
+        phases = np.column_stack([in_prompt, lengths - in_prompt]).ravel()
+        return {
+            "run_id": self._run_id(int(lengths.sum())),
+            "request_id": Runs(self._request_ids, numbers, lengths),
+            "phase": Runs(("prompt", "generated"), np.tile([0, 1], len(lengths)), phases),
+        }
+
+    def _groups(self) -> dict[str, Plain]:
+        """The columns of `usage` that are the same in every layer."""
+        request, phase, tokens = self._rollup.groups.T
+        ones = np.ones(len(request), dtype=np.int64)
+        return {
+            "run_id": self._run_id(len(request)),
+            "request_id": Runs(self._request_ids, request, ones),
+            "phase": Runs(PHASES, phase, ones),
+            "num_tokens": (tokens.astype(np.int32), "DELTA_BINARY_PACKED"),
+        }
+
+    def _run_id(self, rows: int) -> Runs:
+        return Runs([self._writer.run_id], np.zeros(1, dtype=np.int64), np.array([rows]))
 
     def usage_by_domain(self) -> Iterator[pa.Table]:
         """By domain, phase in order of its name, layer and expert."""
@@ -229,26 +257,16 @@ class _Shard:
         ]
         yield _table("usage_by_domain", columns)
 
-    def _picked(self, numbers: npt.NDArray[np.integer]) -> pa.Array:
-        return _indexed(numbers, self._request_ids)
-
 
 def _table(table: str, columns: Sequence[pa.Array]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=stored_schema(table))
 
 
-def _indexed(numbers: npt.NDArray[np.integer | np.bool_], texts: Any) -> pa.Array:
+def _indexed(numbers: npt.NDArray[np.integer], texts: Sequence[str]) -> pa.Array:
     """Text number i of each row as a dictionary column."""
-    if not isinstance(texts, pa.Array):
-        texts = pa.array(texts, pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32)), texts)
+    indices = pa.array(numbers.astype(np.int32))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()))
 
 
 def _repeated(text: str, length: int) -> pa.Array:
     return _indexed(np.zeros(length, dtype=np.int32), [text])
-
-
-def _phases(
-    position: npt.NDArray[np.int32], num_prompt_tokens: npt.NDArray[np.integer]
-) -> pa.Array:
-    return _indexed(position >= num_prompt_tokens, ["prompt", "generated"])

@@ -16,6 +16,8 @@ _SHORT_LIST = 15
 
 def varint(number: int) -> bytes:
     """A number that is not negative: seven bits a byte, lowest first."""
+    if number <= _SEVEN_BITS:
+        return bytes((number,))
     encoded = bytearray()
     while number > _SEVEN_BITS:
         encoded.append(number & _SEVEN_BITS | 0x80)
