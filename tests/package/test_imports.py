@@ -42,6 +42,7 @@ LIBRARY_HOMES = {
     "deltalake": ("tracer.store",),
     "duckdb": ("tracer.analysis", "tracer.api"),
     "jinja2": ("tracer.report.html",),
+    "llvmlite": ("tracer.store.kernels",),
     "numba": ("tracer.store.kernels",),
     "numpy": (
         "tracer.analysis",

@@ -83,6 +83,17 @@ def test_choices_are_sorted_as_python_sorts_them(shape, bits, ids):
         assert (found_ids.dtype, found_weights.dtype) == (np.int16, np.float32)
 
 
+def test_an_engine_may_look_at_what_every_module_holds():
+    """As vLLM does when it starts on a CPU, after another engine's shards were written."""
+    handles = 0
+    for module in list(sys.modules.values()):
+        for value in list(vars(module).values()):
+            if type(value).__name__ == "_lib_wrapper":
+                handles += 1
+                assert not hasattr(value, "__dict__")
+    assert handles > 0
+
+
 def test_no_rows_are_sorted_into_no_rows():
     ids, weights = sort_choices(np.empty((0, 2, 4), np.uint8), np.empty((0, 2, 4), np.uint16), 16)
     assert (ids.shape, weights.shape) == ((2, 0, 4), (2, 0, 4))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite.binding import ffi
 
 __all__ = ["NUM_PHASES", "Entries", "sort_rows", "sum_domains", "sum_requests"]
 
@@ -47,6 +48,29 @@ class Entries(NamedTuple):
     expert_ids: npt.NDArray[np.int16]
     counts: npt.NDArray[np.int64]
     sums: npt.NDArray[np.float64]
+
+
+def _mend_llvmlite() -> None:
+    """Let llvmlite's handle of its library say that it has no ``__dict__``.
+
+    It makes a function of any name that it is asked for. vLLM asks everything in every loaded
+    module for its ``__dict__`` when a CPU engine starts (0.32, ``triton_utils.dispatcher``) and
+    fails at that function.
+    """
+    handle = getattr(ffi, "_lib_wrapper", None)
+    find = getattr(handle, "__getattr__", None)
+    if handle is None or find is None:  # another llvmlite
+        return
+
+    def find_function(self: Any, name: str) -> Any:
+        if name == "__dict__":
+            raise AttributeError(name)
+        return find(self, name)
+
+    handle.__getattr__ = find_function
+
+
+_mend_llvmlite()
 
 
 class _Kernel:
