@@ -3,8 +3,10 @@
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
 # make docs   rewrite the tables of docs/lake.md
+# make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake; needs Java
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
+# make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
 # make bench-capture   what capture costs on a CPU, against off and vLLM's own recorder
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -28,7 +30,9 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs lock test-oracle test-gpu architectures bench-capture clean
+.PHONY: help setup demo test check docs lock test-oracle test-readers test-gpu architectures \
+	bench-capture torture \
+	clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -87,6 +91,25 @@ test-oracle: .venv-0.30/.moe-tracer-setup
 	.venv-0.30/bin/python -m pytest -m engine $(addprefix tests/engine/test_engine_,oracle.py \
 		counts.py planted.py schedules.py bench.py) -rP
 
+# Readers that cannot share an environment with ours. The lake is made by this program.
+.venv-readers/.moe-tracer-setup: Makefile | setup
+	test -x .venv-readers/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-readers
+	$(UV) pip install --quiet --python .venv-readers/bin/python 'duckdb==1.5.*' 'pyspark==4.*' \
+		'pandas>=2.2' 'polars>=1.36,<3' 'deltalake>=1.6,<2' 'pyarrow>=21' 'pytest>=8.3'
+	touch $@
+
+READERS := $(VENV)/readers
+GOLDEN := tests/golden/olmoe_like
+test-readers: .venv-readers/.moe-tracer-setup
+	@command -v java >/dev/null || { echo "needs Java 17 or newer for Spark: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
+	rm -rf $(READERS)
+	$(BIN)/python -m tests.readers.make_lake $(GOLDEN) $(READERS)/lake
+	$(BIN)/tracer compact --lake $(READERS)/lake
+	$(BIN)/tracer sql --lake $(READERS)/lake --format csv "SELECT domain, layer_id, expert_id, \
+		count(*) AS n, sum(gate_weight::DOUBLE) AS weight FROM choices GROUP BY ALL" > $(READERS)/expected.csv
+	TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
+		.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/readers
+
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),python3) -m pytest tests/gpu
@@ -101,6 +124,15 @@ architectures: setup
 bench-capture: .venv-0.30/.moe-tracer-setup
 	.venv-0.30/bin/tracer bench capture
 
+# One line of JSON a round in $(TORTURE)/torture.jsonl; lakes stay there until make clean.
+ROUNDS := 3
+FIRST := 0
+SEED := 0
+TORTURE := $(VENV)/torture
+torture: setup
+	$(BIN)/python -m tests.torture --rounds $(ROUNDS) --first $(FIRST) --seed $(SEED) \
+		--folder $(TORTURE)/$(SEED) --log $(TORTURE)/torture.jsonl
+
 # Versions of everything, with hashes; torch by version only, since the CPU build that a machine
 # has need not be the file that made this lock.
 lock: pyproject.toml
@@ -109,4 +141,4 @@ lock: pyproject.toml
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
 clean:
-	rm -rf .venv .venv-0.30 .uv lake demo-model report.html build dist
+	rm -rf .venv .venv-0.30 .venv-readers .uv lake demo-model report.html build dist
