@@ -130,9 +130,7 @@ def test_spark_on_two_workers(vectorised, expected):
         rows = (
             spark.read.parquet(*FILES["routing"])
             .select("request_id", "layer_id", f.explode(f.arrays_zip("expert_ids", "gate_weights")))
-            .join(
-                spark.read.parquet(*FILES["requests"]).select("request_id", "domain"), "request_id"
-            )
+            .join(requests, "request_id")
             .groupBy("domain", "layer_id", "col.expert_ids")
             .agg(f.count("*"), f.sum(f.col("col.gate_weights").cast("double")))
             .collect()
