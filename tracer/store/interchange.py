@@ -2,7 +2,9 @@
 
 `routing` (Parquet): request_id string, position int, token_id int, layer_id int,
 expert_ids list<int>, gate_weights list<float>; one row per token and MoE layer.
-`requests` (Parquet): request_id, domain, num_prompt_tokens; further columns become labels.
+`requests` (Parquet): request_id, domain, num_prompt_tokens; optional token_ids list<int>, one more
+than the request has positions where the last token was sampled and never run; further columns
+become labels.
 `run` (JSON): model, num_experts, top_k, moe_layers; other keys of `runs` are taken over and
 unknown ones kept in `runs.options`.
 """
@@ -28,7 +30,10 @@ from tracer.store.run_writer import chunks_by_choices, writing_run
 from tracer.store.shard import ShardWriter
 from tracer.store.shard_rows import ShardRows, TracedRequest
 
-__all__ = ["import_run"]
+__all__ = ["UNKNOWN_TOKEN", "import_run"]
+
+# Where a form has no token ids and `requests` gives none.
+UNKNOWN_TOKEN = -1
 
 
 def import_run(
@@ -95,7 +100,9 @@ class _Traces:
         self._described = described
         self._layers: list[int] = row["moe_layers"]
         self._arrays = {
-            name: table[name].to_numpy() for name in ("position", "token_id", "layer_id")
+            name: table[name].to_numpy()
+            for name in ("position", "token_id", "layer_id")
+            if name in table.column_names
         }
         shape = (table.num_rows, row["top_k"])
         flat = {n: pc.list_flatten(table[n]).to_numpy() for n in ("expert_ids", "gate_weights")}
@@ -159,10 +166,24 @@ class _Traces:
                 f"request {request_id!r} does not have each position from 0 once in every layer of"
                 " moe_layers"
             )
-        tokens = self._arrays["token_id"][span].reshape(shape)
-        if (tokens != tokens[:, :1]).any():
-            raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
         described = self._described[request_id]
+        tokens = described["token_ids"]
+        if tokens is None:
+            tokens = np.full(count, UNKNOWN_TOKEN, dtype=np.int32)
+        if "token_id" in self._arrays:
+            routed = self._arrays["token_id"][span].reshape(shape)
+            if (routed != routed[:, :1]).any():
+                raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
+            tokens = routed[:, 0] if described["token_ids"] is None else tokens
+            if (tokens[:count] != routed[: len(tokens), 0]).any():
+                raise DamagedDataError(
+                    f"request {request_id!r} has other token ids in routing than in requests"
+                )
+        if len(tokens) - count not in (0, 1):
+            raise DamagedDataError(
+                f"request {request_id!r} has {len(tokens)} token ids and {count} tokens"
+                " with routing"
+            )
         if not 0 <= described["num_prompt_tokens"] <= count:
             raise DamagedDataError(
                 f"request {request_id!r} has {count} tokens and"
@@ -172,7 +193,7 @@ class _Traces:
             request_id,
             described["domain"],
             described["num_prompt_tokens"],
-            tokens[:, 0],
+            tokens,
             count,
         )
 
@@ -188,7 +209,7 @@ class _Traces:
             "labels": described["labels"],
             "status": "complete",
             "num_prompt_tokens": prompt,
-            "num_generated_tokens": self.num_tokens(request_id) - prompt,
+            "num_generated_tokens": len(self._traced(request_id).token_ids) - prompt,
             "cached_prefix_tokens": 0,
             "finish_reason": None,
             "prompt_digest": "",

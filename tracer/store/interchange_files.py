@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -126,7 +128,7 @@ def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.T
 
 
 def read_requests(path: Path) -> dict[str, dict[str, Any]]:
-    """request_id -> domain, num_prompt_tokens and labels.
+    """request_id -> domain, num_prompt_tokens, labels, and token_ids: int32 array or None.
 
     Raises:
         InputError: unreadable, empty, a column missing or of another type.
@@ -144,8 +146,9 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
         if name not in _REQUESTS and not pa.types.is_nested(table[name].type)
     ]
     labels = table.select(extra).to_pylist()
+    token_ids = _token_ids(path, table)
     described: dict[str, dict[str, Any]] = {}
-    for entry, label in zip(core.to_pylist(), labels, strict=True):
+    for entry, label, tokens in zip(core.to_pylist(), labels, token_ids, strict=True):
         if entry["request_id"] in described:
             raise DamagedDataError(f"{path}: request {entry['request_id']!r} is there twice")
         kept = {key: str(value) for key, value in label.items() if value is not None}
@@ -153,10 +156,24 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
             **entry,
             "domain": entry["domain"] or NO_DOMAIN,
             "labels": kept,
+            "token_ids": tokens,
         }
     if not described:
         raise InputError(f"{path} has no rows")
     return described
+
+
+def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | None]:
+    """The column `token_ids` row by row; None in every row of a file without it."""
+    if "token_ids" not in table.column_names:
+        yield from [None] * table.num_rows
+        return
+    column = _cast(path, table, {"token_ids": pa.large_list(pa.int32())})["token_ids"]
+    if pc.list_flatten(column).null_count:
+        raise DamagedDataError(f"{path}: token_ids has empty entries")
+    for chunk in column.chunks:
+        for tokens in chunk:
+            yield tokens.values.to_numpy()
 
 
 def read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:

@@ -1,0 +1,238 @@
+"""`tracer export`, and `tracer import` of what it wrote: the same rows come back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from tracer.store.lake import Lake
+from tracer.store.run_writer import writing_run
+from tracer.store.shard import ShardWriter
+from tracer.store.shard_rows import ShardRows, TracedRequest
+
+LAYERS = (0, 2)
+RUN = {
+    "run_id": "cap",
+    "model": "m",
+    "engine": "vllm",
+    "num_experts": 6,
+    "top_k": 2,
+    "moe_layers": list(LAYERS),
+    "weight_precision": "bf16",
+    "weight_convention": "unscaled",
+    "options": json.dumps({"temperature": 0.5, "top_k": 7}),
+    "tracer_version": "0",
+}
+# Request -> domain, labels, prompt tokens, token ids; the last one is sampled and never run.
+REQUESTS = {
+    "q/1": ("law", {"subject": "tax"}, 2, [11, 12, 13, 14]),
+    "q/2": ("art", {}, 3, [21, 22, 23, 24, 25]),
+    "q3.npy": ("art", {"subject": "ink", "level": "2"}, 1, [31, 32]),
+}
+
+
+def expert_ids(request_id, layer):
+    """[tokens with routing, 2]: made by hand so that no two rows of a request are alike."""
+    number, count = list(REQUESTS).index(request_id), len(REQUESTS[request_id][3]) - 1
+    first = [(number + layer + position) % 6 for position in range(count)]
+    return np.array([[one, (one + 1 + layer) % 6] for one in first], dtype=np.int16)
+
+
+def shard(names, layers):
+    requests = [
+        TracedRequest(name, domain, prompt, np.array(tokens, dtype=np.int32), len(tokens) - 1)
+        for name, (domain, _, prompt, tokens) in ((name, REQUESTS[name]) for name in names)
+    ]
+    ids = np.concatenate(
+        [np.stack([expert_ids(name, layer) for layer in layers], axis=1) for name in names]
+    )
+    return ShardRows(
+        layers,
+        requests,
+        np.concatenate([np.arange(one.num_rows, dtype=np.int32) for one in requests]),
+        ids,
+        np.broadcast_to(np.array([0.625, 0.25], dtype=np.float32), ids.shape).copy(),
+    )
+
+
+def described(name, **changes):
+    domain, labels, prompt, tokens = REQUESTS.get(name, ("law", {}, 2, [1, 2, 3]))
+    return {
+        "request_id": name,
+        "sample_index": 0,
+        "row_id": name,
+        "domain": domain,
+        "labels": labels,
+        "status": "complete",
+        "num_prompt_tokens": prompt,
+        "num_generated_tokens": len(tokens) - prompt,
+        "cached_prefix_tokens": 0,
+        "finish_reason": "length",
+        "prompt_digest": "",
+        **changes,
+    }
+
+
+@pytest.fixture
+def make_lake(tmp_path):
+    """A capture of two batches by two pipeline stages, and a request that was given up."""
+
+    def make(**changes):
+        lake = Lake.create(tmp_path / "lake")
+        with writing_run(lake, RUN) as target:
+            writer = ShardWriter(lake.path, "cap", 6, "bf16")
+            for batch, names in enumerate((["q/1", "q3.npy"], ["q/2"])):
+                shards = [
+                    file
+                    for rank, layer in enumerate(LAYERS)
+                    for file in writer.write(f"{batch:06d}-pp{rank}", shard(names, (layer,)))
+                    if rank == 0 or file.table != "tokens"
+                ]
+                rows = [described(name, **changes) for name in names]
+                if batch:
+                    rows.append(described("lost", status="aborted"))
+                target.commit(batch, shards, rows)
+        return lake
+
+    return make
+
+
+def rows_of(lake, table, *keys):
+    frame = pl.read_delta(f"{lake}/{table}")
+    return frame.drop(c for c in ("run_id", "shard") if c in frame.columns).sort(keys)
+
+
+def test_a_capture_comes_back_from_the_interchange_form(tracer, make_lake):
+    make_lake()
+    told = tracer("export", "--output", "out", "--format", "json")
+    assert told.exit_code == 0, told
+    assert json.loads(told.stdout) == {
+        "run_id": "cap",
+        "run_status": "complete",
+        "form": "interchange",
+        "output": "out",
+        "num_requests": 3,
+        "num_requests_left_out": 1,
+        "num_rows": (3 + 4 + 1) * 2,
+    }
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "requests.parquet",
+        "routing.parquet",
+        "run.json",
+    ]
+    again = tracer(
+        "import", "--routing", "out/routing.parquet", "--requests", "out/requests.parquet",
+        "--run", "out/run.json", "--lake", "new",
+    )  # fmt: skip
+    assert again.exit_code == 0, again
+    for table, keys in (
+        ("routing", ["request_id", "position", "layer_id"]),
+        ("tokens", ["request_id", "position"]),
+    ):
+        assert rows_of("new", table, *keys).equals(rows_of("lake", table, *keys)), table
+    kept = ["request_id", "domain", "labels", "num_prompt_tokens", "num_generated_tokens"]
+    complete = pl.col("status") == "complete"
+    ours, theirs = (
+        [
+            {**row, "labels": sorted(row["labels"].items())}
+            for row in rows_of(lake, "requests", "request_id").filter(complete)[kept].to_dicts()
+        ]
+        for lake in ("lake", "new")
+    )
+    assert ours == theirs
+    assert [row["labels"] for row in theirs] == [
+        [("subject", "tax")],
+        [],
+        [("level", "2"), ("subject", "ink")],
+    ]
+    run = Lake.open("new").run()
+    assert (run["run_id"], run["engine"], run["weight_convention"]) == ("cap", "vllm", "unscaled")
+    assert json.loads(run["options"])["temperature"] == 0.5
+    assert tracer("verify", "--lake", "new").exit_code == 0
+
+
+def test_rows_are_written_as_they_are_described(tracer, make_lake):
+    make_lake()
+    assert tracer("export", "--output", "out").stdout == (
+        "run cap (complete): 3 requests, 16 rows in out; 1 requests that are not complete left"
+        " out\n"
+    )
+    routing = pq.read_table("out/routing.parquet")
+    assert str(routing.schema.remove_metadata()).splitlines() == [
+        "request_id: string",
+        "position: int32",
+        "token_id: int32",
+        "layer_id: int16",
+        "expert_ids: list<element: int16>",
+        "  child 0, element: int16",
+        "gate_weights: list<element: float>",
+        "  child 0, element: float",
+    ]
+    (row,) = [
+        row
+        for row in routing.to_pylist()
+        if (row["request_id"], row["position"], row["layer_id"]) == ("q/2", 3, 2)
+    ]
+    assert row == {
+        "request_id": "q/2",
+        "position": 3,
+        "token_id": 24,
+        "layer_id": 2,
+        "expert_ids": [0, 3],  # (1 + 2 + 3) % 6, and three further on
+        "gate_weights": [0.625, 0.25],
+    }
+
+
+def test_what_is_there_is_left_alone_unless_forced(tracer, make_lake):
+    make_lake()
+    assert tracer("export", "--output", "out").exit_code == 0
+    before = Path("out/routing.parquet").stat().st_ino
+    tracer("export", "--output", "out").failed(2, "out exists", "--force")
+    assert tracer("export", "--output", "out", "--force").exit_code == 0
+    assert Path("out/routing.parquet").stat().st_ino != before
+    Path("out/thesis.tex").write_text("mine")
+    tracer("export", "--output", "out", "--force").failed(2, "also holds 'thesis.tex'")
+    Path("file").write_text("mine")
+    tracer("export", "--output", "file", "--force").failed(2, "file is not what")
+    tracer("export", "--output", "file/below").failed(2, "cannot")
+    assert Path("file").read_text() == "mine"
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "lake", "out"]
+
+
+def test_a_broken_lake_leaves_nothing_behind(tracer, make_lake):
+    make_lake()
+    victim = max(Path("lake/routing/cap").glob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-40])
+    tracer("export", "--output", "out").failed(3, victim.name)
+    assert sorted(path.name for path in Path().iterdir()) == ["lake"]
+
+
+def test_runs_that_do_not_fit_are_refused(tracer, make_lake):
+    tracer("export", "--output", "out").failed(2, "not a trace lake")
+    make_lake(cached_prefix_tokens=1)
+    tracer("export", "--output", "out").failed(2, "3 requests", "prefix cache", "'q/1'")
+    tracer("export", "--output", "out", "--run", "nope").failed(2, "no run 'nope'")
+    tracer("export").failed(2, "--output", "--help")
+    assert not Path("out").exists()
+
+
+def test_labels_that_cannot_be_columns_are_refused(tracer, make_lake):
+    make_lake(labels={"domain": "x"})
+    tracer("export", "--output", "out").failed(2, "the label 'domain'")
+    assert not Path("out").exists()
+
+
+def test_token_ids_that_are_not_those_of_the_rows_are_refused(tracer, interchange):
+    for token_ids, exit_code, words in (
+        ([[100, 101, 102], [100, 101, 7]], 3, "other token ids"),
+        ([[100, 101], [100, 101, 102]], 3, "2 token ids and 3 tokens"),
+        ([[100, 101, 102, 1, 2], [100, 101, 102]], 3, "5 token ids and 3 tokens"),
+        ([[100, 101, None], [100, 101, 102]], 3, "empty entries"),
+        ([["x"], ["y"]], 2, "token_ids is not"),
+    ):
+        told = tracer("import", *interchange(requests={"token_ids": token_ids}))
+        told.failed(exit_code, words)
+        assert not Path("lake").exists()
