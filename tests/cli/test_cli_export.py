@@ -236,3 +236,49 @@ def test_token_ids_that_are_not_those_of_the_rows_are_refused(tracer, interchang
         told = tracer("import", *interchange(requests={"token_ids": token_ids}))
         told.failed(exit_code, words)
         assert not Path("lake").exists()
+
+
+def test_arrays_of_ids_are_those_vllm_returns_and_come_back(tracer, make_lake):
+    make_lake()
+    told = tracer("export", "--form", "vllm", "--output", "out")
+    assert told.exit_code == 0, told
+    with np.load("out/routed_experts.npz", allow_pickle=False) as found:
+        assert sorted(found.files) == sorted(REQUESTS)
+        for name in REQUESTS:
+            array = found[name]
+            assert (array.dtype, array.shape) == (np.uint8, (len(REQUESTS[name][3]) - 1, 3, 2))
+            assert (array[:, 0] == expert_ids(name, 0)).all()
+            assert (array[:, 1] == 0).all()  # a dense layer
+            assert (array[:, 2] == expert_ids(name, 2)).all()
+    again = tracer(
+        "import", "--form", "vllm", "--routing", "out/routed_experts.npz",
+        "--requests", "out/requests.parquet", "--run", "out/run.json", "--lake", "new",
+    )  # fmt: skip
+    assert again.exit_code == 0, again
+    keys = ["request_id", "position", "layer_id"]
+    sets = pl.col("expert_ids").list.sort()
+    ours, theirs = (
+        rows_of(lake, "routing", *keys).with_columns(sets).drop("gate_weights")
+        for lake in ("lake", "new")
+    )
+    assert ours.equals(theirs)
+    tokens = ["request_id", "position"]
+    assert rows_of("lake", "tokens", *tokens).equals(rows_of("new", "tokens", *tokens))
+    assert tracer("verify", "--lake", "new").exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["interchange", "vllm"])
+def test_a_compacted_run_is_written_alike(tracer, make_lake, form):
+    make_lake()
+    assert tracer("export", "--form", form, "--output", "before").exit_code == 0
+    assert tracer("compact").exit_code == 0
+    assert tracer("export", "--form", form, "--output", "after").exit_code == 0
+    if form == "vllm":
+        before, after = (np.load(f"{name}/routed_experts.npz") for name in ("before", "after"))
+        assert all((before[name] == after[name]).all() for name in REQUESTS)
+    else:
+        keys = ["request_id", "position", "layer_id"]
+        before, after = (
+            pl.read_parquet(f"{name}/routing.parquet").sort(keys) for name in ("before", "after")
+        )
+        assert before.equals(after)

@@ -13,7 +13,7 @@ __all__ = ["command"]
 @run_option
 @click.option(
     "--form",
-    type=click.Choice(["interchange"]),
+    type=click.Choice(["interchange", "vllm"]),
     default="interchange",
     show_default=True,
     help="What to write.",
@@ -30,11 +30,13 @@ def command(
     """Write a run for another program, whole or not at all.
 
     interchange: a folder of routing.parquet, requests.parquet and run.json, which `tracer import`
-    reads. Only complete requests are written.
+    reads. vllm: routed_experts.npz in place of the first, with an array of expert ids
+    [tokens, layers, top_k] per request, as vLLM returns them. Only complete requests are written.
 
     \b
     Examples:
         tracer export --run demo --output demo-run
+        tracer export --run demo --form vllm --output demo-ids
     """
     from tracer.store.lake import Lake
     from tracer.workflow.export import export_run

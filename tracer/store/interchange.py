@@ -9,7 +9,7 @@ become labels.
 unknown ones kept in `runs.options`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracer.errors import DamagedDataError, InputError
+from tracer.records import GATE_WEIGHTS, UNKNOWN
 from tracer.store.interchange_files import (
     digest_files,
+    in_order,
     read_requests,
     read_routing,
     read_run,
@@ -30,7 +32,9 @@ from tracer.store.run_writer import chunks_by_choices, writing_run
 from tracer.store.shard import ShardWriter
 from tracer.store.shard_rows import ShardRows, TracedRequest
 
-__all__ = ["UNKNOWN_TOKEN", "import_run"]
+__all__ = ["UNKNOWN_TOKEN", "Reader", "import_run"]
+
+Reader = Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], pa.Table]
 
 # Where a form has no token ids and `requests` gives none.
 UNKNOWN_TOKEN = -1
@@ -44,8 +48,23 @@ def import_run(
     run: Path,
     run_id: str | None = None,
     weight_precision: str = "f32",
+    read: Reader | None = None,
+    files: Sequence[Path] = (),
+    weights_known: bool = True,
 ) -> dict[str, Any]:
     """Bring one run into the lake; the same files again change nothing.
+
+    Args:
+        lake_path: a lake, or where to make one.
+        routing: a file, or a folder that ``read`` knows.
+        requests: the file of that name.
+        run: the file of that name.
+        run_id: name of the run; None takes that of ``run``, else a digest.
+        weight_precision: f32, or bf16 to round.
+        read: makes the rows of routing, with `token_id` or without, from the row of `runs` and
+            the requests by id; None reads the interchange form.
+        files: those that ``routing`` stands for, where it is not a file.
+        weights_known: false where ``read`` makes weights up; options of the run then say so.
 
     Returns:
         run_id, num_requests, num_rows.
@@ -55,13 +74,16 @@ def import_run(
         DamagedDataError: files that contradict each other or themselves; nothing is committed.
     """
     facts = read_run(run)
+    if not weights_known:
+        facts |= {GATE_WEIGHTS: UNKNOWN, "weight_convention": None}
     row = run_row(facts, weight_precision)
-    row["dataset_digest"] = digest_files(routing, requests, run)
+    row["dataset_digest"] = digest_files(*(files or [routing]), requests, run)
     row["run_id"] = check_run_id(
         run_id or str(facts.get("run_id") or f"import-{row['dataset_digest'][:12]}")
     )
     described = read_requests(requests)
-    table = read_routing(routing, row)
+    table = read(row, described) if read else read_routing(routing)
+    table = in_order(routing, table, row)
     traces = _Traces(table, described, row)
     for group in traces.groups(traces.request_ids):
         traces.rows(group).check(row["num_experts"])

@@ -40,22 +40,19 @@ _OF_THE_LAKE = {
 _NO_LABELS: dict[str, str] = {}
 
 
-def write_interchange(folder: Path, rows: RunRows, done: Callable[[str], None]) -> int:
-    """Write the three files; rows of `routing` stand as in the lake, a row group at a time.
+def write_interchange(path: Path, rows: RunRows, done: Callable[[str], None]) -> int:
+    """Write the file of routing; rows stand as in the lake, a row group at a time.
 
     Returns:
         Rows of routing.
 
     Raises:
-        InputError: labels that cannot be columns.
         DamagedDataError: as ``RunRows.parts``.
         OSError: a file cannot be written.
     """
-    write_requests_file(folder / "requests.parquet", rows)
-    write_run_file(folder / "run.json", rows)
     names = pa.array([row["request_id"] for row in rows.requests], pa.string())
     num_rows = 0
-    with pq.ParquetWriter(folder / "routing.parquet", _SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for part in rows.parts(done):
             writer.write_table(_table(part, rows, names))
             num_rows += len(part.positions)

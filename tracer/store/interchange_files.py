@@ -17,10 +17,27 @@ from tracer.errors import DamagedDataError, InputError
 from tracer.records import NO_DOMAIN
 from tracer.schema import arrow_schema, table_schema
 
-__all__ = ["digest_files", "read_requests", "read_routing", "read_run", "run_row"]
+__all__ = [
+    "digest_files",
+    "in_order",
+    "read_columns",
+    "read_requests",
+    "read_routing",
+    "read_run",
+    "routing_columns",
+    "run_row",
+]
 
-_ROUTING = ("request_id", "position", "token_id", "layer_id", "expert_ids", "gate_weights")
 _REQUESTS = ("request_id", "domain", "num_prompt_tokens")
+_TYPES = {
+    "request_id": pa.string(),
+    "position": pa.int32(),
+    "token_id": pa.int32(),
+    "layer_id": pa.int16(),
+    "expert_ids": pa.list_(pa.int16()),
+    "gate_weights": pa.list_(pa.float32()),
+}
+_ROUTING = tuple(_TYPES)
 _RUN = ("model", "num_experts", "top_k", "moe_layers")
 
 
@@ -100,6 +117,20 @@ def digest_files(*paths: Path) -> str:
     return sha.hexdigest()
 
 
+def routing_columns() -> pa.Schema:
+    """What a reader of another form makes: the columns of routing without token ids."""
+    return pa.schema([(name, _TYPES[name]) for name in _ROUTING if name != "token_id"])
+
+
+def read_columns(path: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """Some columns of a Parquet file, in these types and without nulls.
+
+    Raises:
+        InputError: unreadable, a column missing, of another type or with empty values.
+    """
+    return _cast(path, _read_parquet(path, list(types)), types)
+
+
 def _read_parquet(path: Path, needed: Sequence[str]) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
@@ -176,23 +207,24 @@ def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | 
             yield tokens.values.to_numpy()
 
 
-def read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:
-    """The routing rows, sorted by request, position and layer, every list ``top_k`` long."""
-    table = _cast(
-        path,
-        _read_parquet(path, _ROUTING),
-        {
-            "request_id": pa.string(),
-            "position": pa.int32(),
-            "token_id": pa.int32(),
-            "layer_id": pa.int16(),
-            "expert_ids": pa.list_(pa.int16()),
-            "gate_weights": pa.list_(pa.float32()),
-        },
-    )
+def read_routing(path: Path) -> pa.Table:
+    """The routing rows of the interchange form.
+
+    Raises:
+        InputError: unreadable, a column missing, of another type or with empty values.
+    """
+    return read_columns(path, _TYPES)
+
+
+def in_order(path: Path, table: pa.Table, row: Mapping[str, Any]) -> pa.Table:
+    """Routing rows sorted by request, position and layer, every list ``top_k`` long.
+
+    Raises:
+        DamagedDataError: a list of another length, or with empty entries.
+    """
     for name in ("expert_ids", "gate_weights"):
         lengths = pc.list_value_length(table[name])
-        if not pc.all(pc.equal(lengths, row["top_k"])).as_py():
+        if not pc.all(pc.equal(lengths, row["top_k"]), min_count=0).as_py():
             raise DamagedDataError(f"{path}: not every {name} has top_k = {row['top_k']} entries")
         if pc.list_flatten(table[name]).null_count:
             raise DamagedDataError(f"{path}: {name} has empty entries")

@@ -149,7 +149,7 @@ class RunRows:
         top_k = self.run["top_k"]
         lists = {}
         for name in ("expert_ids", "gate_weights"):
-            if not pc.all(pc.equal(pc.list_value_length(table[name]), top_k)).as_py():
+            if not pc.all(pc.equal(pc.list_value_length(table[name]), top_k), min_count=0).as_py():
                 raise DamagedDataError(f"{path}: not every {name} has {top_k} entries", RESTORE)
             lists[name] = pc.list_flatten(table[name]).to_numpy().reshape(-1, top_k)
         positions, layers = (table[name].to_numpy() for name in ("position", "layer_id"))

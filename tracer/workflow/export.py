@@ -5,11 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from tracer.files import check_output, whole_folder
-from tracer.store.interchange_export import FILES, write_interchange
+from tracer.store.interchange_export import (
+    FILES,
+    write_interchange,
+    write_requests_file,
+    write_run_file,
+)
 from tracer.store.lake import Lake
+from tracer.store.routed_experts import write_routed_experts
 from tracer.store.run_rows import RunRows
 
 __all__ = ["export_run"]
+
+_ROUTED_EXPERTS = "routed_experts.npz"
 
 
 def export_run(
@@ -26,7 +34,7 @@ def export_run(
     Args:
         lake: where from.
         run_id: which; None takes the only one.
-        form: `interchange`.
+        form: `interchange` or `vllm`.
         output: a folder that is made.
         force: replaces an earlier export there.
         done: told each file of the lake that was read.
@@ -39,11 +47,16 @@ def export_run(
         UnknownRunError: no such run.
         DamagedDataError: the lake cannot be read.
     """
-    names = FILES
+    names = FILES if form == "interchange" else (_ROUTED_EXPERTS, *FILES[1:])
     check_output(output, force=force, names=names)
     rows = RunRows(lake, run_id)
     with whole_folder(output, force=force, names=names) as folder:
-        num_rows = write_interchange(folder, rows, done)
+        write_requests_file(folder / "requests.parquet", rows)
+        write_run_file(folder / "run.json", rows)
+        if form == "interchange":
+            num_rows = write_interchange(folder / "routing.parquet", rows, done)
+        else:
+            num_rows = write_routed_experts(folder / _ROUTED_EXPERTS, rows, done)
     return {
         "run_id": rows.run_id,
         "run_status": rows.run["status"],
