@@ -1,5 +1,6 @@
 """`tracer export`, and `tracer import` of what it wrote: the same rows come back."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -157,8 +158,7 @@ def test_a_capture_comes_back_from_the_interchange_form(tracer, make_lake):
 def test_rows_are_written_as_they_are_described(tracer, make_lake):
     make_lake()
     assert tracer("export", "--output", "out").stdout == (
-        "run cap (complete): 3 requests, 16 rows in out; 1 requests that are not complete left"
-        " out\n"
+        "run cap (complete): 3 requests, 16 rows in out; 1 requests left out\n"
     )
     routing = pq.read_table("out/routing.parquet")
     assert str(routing.schema.remove_metadata()).splitlines() == [
@@ -282,3 +282,40 @@ def test_a_compacted_run_is_written_alike(tracer, make_lake, form):
             pl.read_parquet(f"{name}/routing.parquet").sort(keys) for name in ("before", "after")
         )
         assert before.equals(after)
+
+
+@pytest.mark.parametrize("case", ["olmoe_like", "presence_half"])
+def test_the_authors_table_is_written_as_they_have_it(tracer, repository, case):
+    folder = repository / "tests" / "golden" / case
+    told = tracer(
+        "import", "--routing", folder / "routing.parquet", "--run", folder / "run.json",
+        "--requests", folder / "requests.parquet",
+    )  # fmt: skip
+    assert told.exit_code == 0, told
+    told = tracer("export", "--form", "topk", "--output", "topk.csv", "--format", "json")
+    expected = list(csv.DictReader((folder / "expected_topk_table.csv").read_text().splitlines()))
+    assert json.loads(told.stdout)["num_rows"] == len(expected)
+    found = list(csv.DictReader(Path("topk.csv").read_text().splitlines()))
+    assert list(found[0]) == list(expected[0])
+    for ours, theirs in zip(found, expected, strict=True):
+        for column in ("domain", "idx", "topk_indices"):
+            assert ours[column] == theirs[column]
+        values = [json.loads(f"[{row['topk_values']}]") for row in (ours, theirs)]
+        assert values[0] == pytest.approx(values[1], abs=1.01e-4)
+        assert float(ours["topk_mean"]) == pytest.approx(float(theirs["topk_mean"]), abs=1e-4)
+
+
+def test_a_table_is_not_written_over_unless_forced(tracer, make_lake):
+    make_lake()
+    Path("topk.csv").write_text("mine")
+    words = ["export", "--form", "topk", "--output", "topk.csv"]
+    tracer(*words).failed(2, "topk.csv exists", "--force")
+    tracer("export", "--form", "topk", "--output", "lake", "--force").failed(2, "lake is not what")
+    assert tracer(*words, "--force").exit_code == 0
+    # The last prompt token of q/2 chooses 3 and 4 in layer 0, that of q3.npy 2 and 3: one weight
+    # of 0.625 and one of 0.25 each. Expert 3: W = 0.625, 0.25, so the mean of (W - 0.25) / 0.375
+    # is 1/2, times 2 choices of 2. Expert 2: W = 0, 0.625: 1/2, times 1/2; so expert 4.
+    assert Path("topk.csv").read_text().splitlines()[:2] == [
+        "domain,idx,topk_mean,topk_values,topk_indices",
+        'art,0,0.375,"0.5, 0.25","3, 2"',
+    ]

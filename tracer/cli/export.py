@@ -13,7 +13,7 @@ __all__ = ["command"]
 @run_option
 @click.option(
     "--form",
-    type=click.Choice(["interchange", "vllm"]),
+    type=click.Choice(["interchange", "topk", "vllm"]),
     default="interchange",
     show_default=True,
     help="What to write.",
@@ -31,12 +31,15 @@ def command(
 
     interchange: a folder of routing.parquet, requests.parquet and run.json, which `tracer import`
     reads. vllm: routed_experts.npz in place of the first, with an array of expert ids
-    [tokens, layers, top_k] per request, as vLLM returns them. Only complete requests are written.
+    [tokens, layers, top_k] per request, as vLLM returns them. topk: a CSV file as the
+    COMMITTEEAUDIT code makes it, of the experts that lead in each domain and layer. Only complete
+    requests are written.
 
     \b
     Examples:
         tracer export --run demo --output demo-run
         tracer export --run demo --form vllm --output demo-ids
+        tracer export --run demo --form topk --output topk.csv
     """
     from tracer.store.lake import Lake
     from tracer.workflow.export import export_run
@@ -53,5 +56,5 @@ def command(
     click.echo(
         f"run {summary['run_id']} ({summary['run_status']}): {summary['num_requests']:,} requests,"
         f" {summary['num_rows']:,} rows in {output}"
-        + (f"; {left_out:,} requests that are not complete left out" if left_out else "")
+        + (f"; {left_out:,} requests left out" if left_out else "")
     )

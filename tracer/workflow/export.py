@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tracer.files import check_output, whole_folder
+from tracer.analysis.audit import audit
+from tracer.files import check_output, whole_folder, write_whole
+from tracer.report.topk_text import render_topk
 from tracer.store.interchange_export import (
     FILES,
     write_interchange,
@@ -34,8 +36,8 @@ def export_run(
     Args:
         lake: where from.
         run_id: which; None takes the only one.
-        form: `interchange` or `vllm`.
-        output: a folder that is made.
+        form: `interchange`, `vllm` or `topk`.
+        output: a folder that is made; in the form `topk` a file.
         force: replaces an earlier export there.
         done: told each file of the lake that was read.
 
@@ -47,6 +49,8 @@ def export_run(
         UnknownRunError: no such run.
         DamagedDataError: the lake cannot be read.
     """
+    if form == "topk":
+        return _export_topk(lake, run_id, output, force=force)
     names = FILES if form == "interchange" else (_ROUTED_EXPERTS, *FILES[1:])
     check_output(output, force=force, names=names)
     rows = RunRows(lake, run_id)
@@ -65,4 +69,22 @@ def export_run(
         "num_requests": len(rows.requests),
         "num_requests_left_out": rows.num_left_out,
         "num_rows": num_rows,
+    }
+
+
+def _export_topk(lake: Lake, run_id: str | None, output: Path, *, force: bool) -> dict[str, Any]:
+    """The authors' table, from the sums of the run: rows of routing are not read."""
+    check_output(output, force=force)
+    found = audit(lake, run_id=run_id, mode="reference")
+    text = render_topk(found)
+    write_whole(output, text.encode())
+    num_requests = sum(domain.num_requests for domain in found.domains)
+    return {
+        "run_id": found.run_id,
+        "run_status": found.run_status,
+        "form": "topk",
+        "output": str(output),
+        "num_requests": num_requests,
+        "num_requests_left_out": sum(found.requests_by_status.values()) - num_requests,
+        "num_rows": sum(len(found.domains) for _ in found.layers),
     }
