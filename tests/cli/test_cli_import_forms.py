@@ -1,6 +1,7 @@
 """`tracer import` of what other recorders write, and of what `tracer export --form vllm` wrote."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import zstandard
 
 from tracer.store.lake import Lake
@@ -281,3 +283,94 @@ def test_layers_that_do_not_fit_are_refused(load):
     (Path(folder) / "layer_003.parquet").write_bytes(b"")
     load("flame", folder).failed(2, "two files of layer 3")
     assert not Path("lake").exists()
+
+
+TOKENS = {"a": [5, 6, 7], "b": [8, 9]}
+# Physical experts: each logical one has a copy that stands 4 further on.
+PHYSICAL = [[0, 1, 2, 3, 0, 1, 2, 3]] * 4
+
+
+def sglang(path="rec.pt", *, last_map=None, **changes):
+    """Both prompts in one pass, one decode pass behind it; b's experts are all copies."""
+    ids = torch.full((4, 5, 8), -1, dtype=torch.int32)
+    for place, layer in enumerate((1, 3)):
+        both = [token[place] for token in CHOICES["a"]]
+        both += [[one + 4 for one in token[place]] for token in CHOICES["b"]]
+        ids[layer, :, :2] = torch.tensor(both)
+    prefill = {
+        "forward_pass_id": 1,
+        "rank": 0,
+        "input_ids": [5, 6, 7, 8, 9],
+        "positions": [0, 1, 2, 0, 1],
+        "extend_seq_lens": [3, 2],
+        "forward_mode": 1,
+        "topk_ids_of_layer": ids,
+        "misc_objects": [],
+        **changes,
+    }
+    decode = {**prefill, "input_ids": [1, 2], "extend_seq_lens": None, "forward_mode": 2}
+    found = {
+        "records": [prefill, decode],
+        "last_physical_to_logical_map": torch.tensor(PHYSICAL) if last_map is None else last_map,
+    }
+    torch.save(found, path)
+    return path
+
+
+def test_prompts_of_a_recording_are_found_by_their_tokens(tracer, load):
+    told = load("sglang", sglang(), requests={"token_ids": list(TOKENS.values())})
+    assert told.exit_code == 0, told
+    ids, weights = stored()
+    assert ids == {name: np.sort(choices, axis=2).tolist() for name, choices in CHOICES.items()}
+    assert weights == {(0.5, 0.5)}
+    assert tokens() == [5, 6, 7, 8, 9]
+    assert tracer("verify").exit_code == 0
+    tracer("audit").failed(2, "expert ids only")
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "words"),
+    [
+        ({"input_ids": [5, 6, 7, 8, 8]}, 3, "no request left with this prompt of 2 tokens"),
+        ({"extend_seq_lens": [3, 1]}, 3, "do not fit together"),
+        ({"extend_seq_lens": None}, 2, "extend_seq_lens"),
+        ({"positions": [0, 1, 2, 3, 4]}, 2, "does not begin at position 0"),
+        ({"positions": ["x"] * 5}, 2, "not whole numbers"),
+        ({"forward_mode": 3}, 2, "mixes prompts and decoding"),
+        ({"topk_ids_of_layer": torch.zeros(3, 5, 8, dtype=torch.int32)}, 3, "lack layers"),
+        ({"topk_ids_of_layer": torch.zeros(4, 5, 8, dtype=torch.int32)}, 3, "more than top_k"),
+        ({"topk_ids_of_layer": torch.full((4, 5, 8), -1)}, 3, "ids beyond 0 to 7"),
+        ({"topk_ids_of_layer": torch.zeros(4, 4, 2, dtype=torch.int32)}, 3, "choices of 4"),
+        ({"topk_ids_of_layer": torch.zeros(4, 5, 2, dtype=torch.int32)}, 3, "same expert twice"),
+        ({"topk_ids_of_layer": torch.zeros(4, 5, 2)}, 2, "not whole numbers"),
+        ({"topk_ids_of_layer": torch.zeros(4, 5, 2, dtype=torch.bfloat16)}, 2, "not numbers"),
+        ({"last_map": torch.full((4, 8), 4)}, 3, "logical ids beyond 0 to 3"),
+        ({"last_map": "x"}, 2, "last_physical_to_logical_map"),
+    ],
+)
+def test_recordings_that_do_not_fit_are_refused(load, changes, exit_code, words):
+    told = load("sglang", sglang(**changes), requests={"token_ids": list(TOKENS.values())})
+    told.failed(exit_code, words)
+    assert not Path("lake").exists()
+
+
+def test_a_recording_never_runs_what_it_holds(load):
+    known = {"token_ids": list(TOKENS.values())}
+    torch.save({"records": [], "x": Evil()}, "evil.pt")
+    load("sglang", "evil.pt", requests=known).failed(2, "as a .pt file")
+    assert not Path("evil").exists()
+    Path("junk.pt").write_bytes(b"junk")
+    load("sglang", "junk.pt", requests=known).failed(2, "as a .pt file")
+    torch.save({"logical_count": torch.zeros(1)}, "stat.pt")
+    load("sglang", "stat.pt", requests=known).failed(2, "mode per_token")
+    torch.save({"records": [7], "last_physical_to_logical_map": torch.tensor(PHYSICAL)}, "odd.pt")
+    load("sglang", "odd.pt", requests=known).failed(2, "record 0: lacks")
+    load("sglang", sglang()).failed(2, "names no requests", "token_ids")
+    assert not Path("lake").exists()
+
+
+def test_a_recording_without_torch_says_what_to_install(load, monkeypatch):
+    path = sglang()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    told = load("sglang", path, requests={"token_ids": list(TOKENS.values())})
+    told.failed(2, "'torch' is not installed", "moe-tracer[")

@@ -15,7 +15,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("import")
 @click.option(
     "--form",
-    type=click.Choice(["interchange", "jsonl", "vllm", "flame"]),
+    type=click.Choice(["interchange", "jsonl", "vllm", "sglang", "flame"]),
     default="interchange",
     show_default=True,
     help="What --routing is.",
@@ -61,6 +61,8 @@ def command(
         jsonl        lines of {req_id, token_idx, layer, topk_ids, topk_weights}, plain or .zst
         vllm         .npz of an array [tokens, layers, top_k] per request; has no gate weights, so
                      that the run cannot be audited
+        sglang       .pt of its recorder in the mode per_token: prompts only, and no gate weights;
+                     REQUESTS needs token_ids
         flame        folder of layer_NN.parquet with indices and scores, a row per token
 
     \b

@@ -25,6 +25,7 @@ __all__ = [
     "read_routing",
     "read_run",
     "routing_columns",
+    "rows_of_ids",
     "run_row",
 ]
 
@@ -120,6 +121,30 @@ def digest_files(*paths: Path) -> str:
 def routing_columns() -> pa.Schema:
     """What a reader of another form makes: the columns of routing without token ids."""
     return pa.schema([(name, _TYPES[name]) for name in _ROUTING if name != "token_id"])
+
+
+def rows_of_ids(
+    request_id: str, expert_ids: npt.NDArray[np.int16], layers: Sequence[int]
+) -> pa.Table:
+    """Rows of one request in ``routing_columns``, every gate weight 1 / top_k.
+
+    Args:
+        request_id: of the request.
+        expert_ids: int16 [tokens, layers, top_k], positions from 0.
+        layers: of the second axis.
+    """
+    tokens, num_layers, top_k = expert_ids.shape
+    count = tokens * num_layers
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * top_k)
+    weights = np.full(count * top_k, 1 / top_k, dtype=np.float32)
+    columns = [
+        pa.array([request_id], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
+        pa.array(np.repeat(np.arange(tokens, dtype=np.int32), num_layers)),
+        pa.array(np.tile(np.array(layers, dtype=np.int16), tokens)),
+        pa.ListArray.from_arrays(offsets, pa.array(expert_ids.ravel())),
+        pa.ListArray.from_arrays(offsets, pa.array(weights)),
+    ]
+    return pa.table(columns, schema=routing_columns())
 
 
 def read_columns(path: Path, types: Mapping[str, pa.DataType]) -> pa.Table:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.errors import DamagedDataError, InputError
-from tracer.store.interchange_files import routing_columns
+from tracer.store.interchange_files import routing_columns, rows_of_ids
 from tracer.store.run_rows import RoutingPart, RunRows
 
 __all__ = ["read_routed_experts", "write_routed_experts"]
@@ -99,7 +99,6 @@ def read_routed_experts(
         DamagedDataError: shapes that do not fit the run, a request twice or not described, or a
             file that is cut short or says other sizes than it has.
     """
-    layers = np.array(row["moe_layers"], dtype=np.int16)
     parts = []
     try:
         with zipfile.ZipFile(path) as file:
@@ -111,7 +110,7 @@ def read_routed_experts(
             for name, info in entries.items():
                 with file.open(info) as entry:
                     ids = _array(entry, info.file_size, f"{path}, request {name!r}", row)
-                parts.append(_rows(name, ids, layers))
+                parts.append(rows_of_ids(name, ids, row["moe_layers"]))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"cannot read {path} as an .npz file: {error}") from error
     return pa.concat_tables(parts) if parts else routing_columns().empty_table()
@@ -143,20 +142,3 @@ def _array(entry: IO[bytes], size: int, name: str, row: Mapping[str, Any]) -> np
     if int(ids.min()) < 0 or int(ids.max()) >= row["num_experts"]:
         raise DamagedDataError(f"{name}: expert ids beyond 0 to {row['num_experts'] - 1}")
     return ids.astype(np.int16)
-
-
-def _rows(name: str, ids: npt.NDArray[np.int16], layers: npt.NDArray[np.int16]) -> pa.Table:
-    tokens, num_layers, top_k = ids.shape
-    count = tokens * num_layers
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * top_k)
-    weights = np.full(count * top_k, 1 / top_k, dtype=np.float32)
-    return pa.table(
-        [
-            pa.array([name], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
-            pa.array(np.repeat(np.arange(tokens, dtype=np.int32), num_layers)),
-            pa.array(np.tile(layers, tokens)),
-            pa.ListArray.from_arrays(offsets, pa.array(ids.ravel())),
-            pa.ListArray.from_arrays(offsets, pa.array(weights)),
-        ],
-        schema=routing_columns(),
-    )

@@ -9,10 +9,11 @@ from tracer.store.interchange import Reader, import_run
 from tracer.store.interchange_flame import flame_files, read_flame
 from tracer.store.interchange_jsonl import read_jsonl
 from tracer.store.routed_experts import read_routed_experts
+from tracer.store.sglang_records import read_sglang
 
 __all__ = ["import_form"]
 
-_IDS_ONLY = ("vllm",)
+_IDS_ONLY = ("vllm", "sglang")
 
 
 def import_form(
@@ -29,7 +30,7 @@ def import_form(
 
     Args:
         lake_path: a lake, or where to make one.
-        form: of ``routing``: interchange, jsonl, vllm or flame.
+        form: of ``routing``: interchange, jsonl, vllm, sglang or flame.
         routing: a file; a folder in the form flame.
         requests: Parquet, a row per request.
         run: JSON.
@@ -37,6 +38,7 @@ def import_form(
         weight_precision: f32 or bf16.
 
     Raises:
+        MissingLibraryError: sglang needs torch.
         InputError: a file that cannot be read, or lacks a column or key.
         DatasetError: lines that cannot be read.
         DamagedDataError: files that contradict each other or themselves; nothing is committed.
@@ -47,6 +49,7 @@ def import_form(
     readers: dict[str, Reader] = {
         "jsonl": lambda row, _: read_jsonl(routing, text_lines(routing), row),
         "vllm": lambda row, described: read_routed_experts(routing, row, described),
+        "sglang": lambda row, described: read_sglang(routing, row, described),
         "flame": lambda row, described: read_flame(routing, row, described),
     }
     return import_run(
