@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
+    "GATE_WEIGHTS",
     "NO_DOMAIN",
     "TOKEN_SCOPES",
+    "UNKNOWN",
     "Audit",
     "AuditDomain",
     "CommitteeMember",
@@ -17,6 +19,10 @@ __all__ = [
 
 # The domain of requests whose dataset names none.
 NO_DOMAIN = "none"
+# Key and value in `runs.options` of a run whose source had expert ids only: its gate weights are
+# all 1 / top_k and mean nothing.
+GATE_WEIGHTS = "gate_weights"
+UNKNOWN = "unknown"
 TOKEN_SCOPES = ("last-prompt", "prompt", "generated", "all")
 
 

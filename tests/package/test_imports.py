@@ -64,7 +64,12 @@ LIBRARY_HOMES = {
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
     "tokenizers": ("tracer.demo.tokens",),
-    "torch": ("tracer.bench.engine", "tracer.bench.memory", "tracer.capture"),
+    "torch": (
+        "tracer.bench.engine",
+        "tracer.bench.memory",
+        "tracer.capture",
+        "tracer.store.sglang_records",
+    ),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
     "yaml": ("tracer.workflow.job_file",),

@@ -17,7 +17,14 @@ from tracer.analysis.layers import Rules, audit_layers
 from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
-from tracer.records import NO_DOMAIN, TOKEN_SCOPES, Audit, AuditDomain
+from tracer.records import (
+    GATE_WEIGHTS,
+    NO_DOMAIN,
+    TOKEN_SCOPES,
+    UNKNOWN,
+    Audit,
+    AuditDomain,
+)
 
 __all__ = ["MissingTokensError", "audit"]
 
@@ -75,7 +82,7 @@ def audit(
             result says how many.
 
     Raises:
-        InputError: an option that cannot be used, or nothing to audit.
+        InputError: an option that cannot be used, nothing to audit, or a run without weights.
         MissingTokensError: prompt tokens of the scope have no rows, and that is not allowed.
         UnknownRunError: no such run.
         DamagedDataError: the run's tables contradict each other.
@@ -87,6 +94,12 @@ def audit(
         )
     run = lake.run(run_id)
     name = str(run["run_id"])
+    if json.loads(str(run["options"] or "{}")).get(GATE_WEIGHTS) == UNKNOWN:
+        raise InputError(
+            f"run {name!r} has expert ids only: its source had no gate weights, which an audit is"
+            " made of",
+            "`tracer sql` counts how often experts were chosen, in `usage` and `choices`.",
+        )
     num_experts, top_k = cast("int", run["num_experts"]), cast("int", run["top_k"])
     depth = top_k if rank_cutoff is None else rank_cutoff
     if not 1 <= depth <= num_experts:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "compact": "compact",
     "delete": "delete",
     "demo-model": "demo_model",
+    "export": "export",
     "import": "import_",
     "job": "job",
     "report": "report",

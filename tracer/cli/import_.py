@@ -8,11 +8,21 @@ from tracer.cli.options import format_option, lake_option, write_json
 
 __all__ = ["command"]
 
+_PATH = click.Path(exists=True, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("import")
-@click.option("--routing", type=_FILE, required=True, help="Parquet: a row per token and layer.")
+@click.option(
+    "--form",
+    type=click.Choice(["interchange", "jsonl", "vllm", "sglang", "flame"]),
+    default="interchange",
+    show_default=True,
+    help="What --routing is.",
+)
+@click.option(
+    "--routing", type=_PATH, required=True, help="Which experts were chosen: a file, or a folder."
+)
 @click.option("--requests", type=_FILE, required=True, help="Parquet: a row per request.")
 @click.option(
     "--run",
@@ -31,6 +41,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @lake_option
 @format_option("table", "json")
 def command(
+    form: str,
     routing: Path,
     requests: Path,
     run: Path,
@@ -41,18 +52,30 @@ def command(
 ) -> None:
     """Bring routing recorded elsewhere into the lake.
 
-    ROUTING holds request_id, position, token_id, layer_id, expert_ids and gate_weights;
-    REQUESTS holds request_id, domain and num_prompt_tokens. Importing the same files again
-    changes nothing.
+    REQUESTS holds request_id, domain and num_prompt_tokens, and may hold token_ids. Importing the
+    same files again changes nothing.
 
     \b
-    Example:
-        tracer import --routing routing.parquet --requests requests.parquet --run run.json
-    """
-    from tracer.store.interchange import import_run
+    Forms of --routing:
+        interchange  Parquet of request_id, position, token_id, layer_id, expert_ids, gate_weights
+        jsonl        lines of {req_id, token_idx, layer, topk_ids, topk_weights}, plain or .zst
+        vllm         .npz of an array [tokens, layers, top_k] per request; has no gate weights, so
+                     that the run cannot be audited
+        sglang       .pt of its recorder in the mode per_token: prompts only, and no gate weights;
+                     REQUESTS needs token_ids
+        flame        folder of layer_NN.parquet with indices and scores, a row per token
 
-    summary = import_run(
+    \b
+    Examples:
+        tracer import --routing routing.parquet --requests requests.parquet --run run.json
+        tracer import --form jsonl --routing log.jsonl.zst --requests requests.parquet \\
+            --run run.json
+    """
+    from tracer.workflow.import_ import import_form
+
+    summary = import_form(
         lake_path,
+        form=form,
         routing=routing,
         requests=requests,
         run=run,

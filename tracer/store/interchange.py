@@ -2,12 +2,14 @@
 
 `routing` (Parquet): request_id string, position int, token_id int, layer_id int,
 expert_ids list<int>, gate_weights list<float>; one row per token and MoE layer.
-`requests` (Parquet): request_id, domain, num_prompt_tokens; further columns become labels.
+`requests` (Parquet): request_id, domain, num_prompt_tokens; optional token_ids list<int>, one more
+than the request has positions where the last token was sampled and never run; further columns
+become labels.
 `run` (JSON): model, num_experts, top_k, moe_layers; other keys of `runs` are taken over and
 unknown ones kept in `runs.options`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracer.errors import DamagedDataError, InputError
+from tracer.records import GATE_WEIGHTS, UNKNOWN
 from tracer.store.interchange_files import (
     digest_files,
+    in_order,
     read_requests,
     read_routing,
     read_run,
@@ -28,7 +32,12 @@ from tracer.store.run_writer import chunks_by_choices, writing_run
 from tracer.store.shard import ShardWriter
 from tracer.store.shard_rows import ShardRows, TracedRequest
 
-__all__ = ["import_run"]
+__all__ = ["UNKNOWN_TOKEN", "Reader", "import_run"]
+
+Reader = Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], pa.Table]
+
+# Where a form has no token ids and `requests` gives none.
+UNKNOWN_TOKEN = -1
 
 
 def import_run(
@@ -39,8 +48,23 @@ def import_run(
     run: Path,
     run_id: str | None = None,
     weight_precision: str = "f32",
+    read: Reader | None = None,
+    files: Sequence[Path] = (),
+    weights_known: bool = True,
 ) -> dict[str, Any]:
     """Bring one run into the lake; the same files again change nothing.
+
+    Args:
+        lake_path: a lake, or where to make one.
+        routing: a file, or a folder that ``read`` knows.
+        requests: the file of that name.
+        run: the file of that name.
+        run_id: name of the run; None takes that of ``run``, else a digest.
+        weight_precision: f32, or bf16 to round.
+        read: makes the rows of routing, with `token_id` or without, from the row of `runs` and
+            the requests by id; None reads the interchange form.
+        files: those that ``routing`` stands for, where it is not a file.
+        weights_known: false where ``read`` makes weights up; options of the run then say so.
 
     Returns:
         run_id, num_requests, num_rows.
@@ -50,13 +74,16 @@ def import_run(
         DamagedDataError: files that contradict each other or themselves; nothing is committed.
     """
     facts = read_run(run)
+    if not weights_known:
+        facts |= {GATE_WEIGHTS: UNKNOWN, "weight_convention": None}
     row = run_row(facts, weight_precision)
-    row["dataset_digest"] = digest_files(routing, requests, run)
+    row["dataset_digest"] = digest_files(*(files or [routing]), requests, run)
     row["run_id"] = check_run_id(
         run_id or str(facts.get("run_id") or f"import-{row['dataset_digest'][:12]}")
     )
     described = read_requests(requests)
-    table = read_routing(routing, row)
+    table = read(row, described) if read else read_routing(routing)
+    table = in_order(routing, table, row)
     traces = _Traces(table, described, row)
     for group in traces.groups(traces.request_ids):
         traces.rows(group).check(row["num_experts"])
@@ -95,7 +122,9 @@ class _Traces:
         self._described = described
         self._layers: list[int] = row["moe_layers"]
         self._arrays = {
-            name: table[name].to_numpy() for name in ("position", "token_id", "layer_id")
+            name: table[name].to_numpy()
+            for name in ("position", "token_id", "layer_id")
+            if name in table.column_names
         }
         shape = (table.num_rows, row["top_k"])
         flat = {n: pc.list_flatten(table[n]).to_numpy() for n in ("expert_ids", "gate_weights")}
@@ -159,10 +188,24 @@ class _Traces:
                 f"request {request_id!r} does not have each position from 0 once in every layer of"
                 " moe_layers"
             )
-        tokens = self._arrays["token_id"][span].reshape(shape)
-        if (tokens != tokens[:, :1]).any():
-            raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
         described = self._described[request_id]
+        tokens = described["token_ids"]
+        if tokens is None:
+            tokens = np.full(count, UNKNOWN_TOKEN, dtype=np.int32)
+        if "token_id" in self._arrays:
+            routed = self._arrays["token_id"][span].reshape(shape)
+            if (routed != routed[:, :1]).any():
+                raise DamagedDataError(f"request {request_id!r} has two token ids at one position")
+            tokens = routed[:, 0] if described["token_ids"] is None else tokens
+            if (tokens[:count] != routed[: len(tokens), 0]).any():
+                raise DamagedDataError(
+                    f"request {request_id!r} has other token ids in routing than in requests"
+                )
+        if len(tokens) - count not in (0, 1):
+            raise DamagedDataError(
+                f"request {request_id!r} has {len(tokens)} token ids and {count} tokens"
+                " with routing"
+            )
         if not 0 <= described["num_prompt_tokens"] <= count:
             raise DamagedDataError(
                 f"request {request_id!r} has {count} tokens and"
@@ -172,7 +215,7 @@ class _Traces:
             request_id,
             described["domain"],
             described["num_prompt_tokens"],
-            tokens[:, 0],
+            tokens,
             count,
         )
 
@@ -188,7 +231,7 @@ class _Traces:
             "labels": described["labels"],
             "status": "complete",
             "num_prompt_tokens": prompt,
-            "num_generated_tokens": self.num_tokens(request_id) - prompt,
+            "num_generated_tokens": len(self._traced(request_id).token_ids) - prompt,
             "cached_prefix_tokens": 0,
             "finish_reason": None,
             "prompt_digest": "",

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,10 +17,28 @@ from tracer.errors import DamagedDataError, InputError
 from tracer.records import NO_DOMAIN
 from tracer.schema import arrow_schema, table_schema
 
-__all__ = ["digest_files", "read_requests", "read_routing", "read_run", "run_row"]
+__all__ = [
+    "digest_files",
+    "in_order",
+    "read_columns",
+    "read_requests",
+    "read_routing",
+    "read_run",
+    "routing_columns",
+    "rows_of_ids",
+    "run_row",
+]
 
-_ROUTING = ("request_id", "position", "token_id", "layer_id", "expert_ids", "gate_weights")
 _REQUESTS = ("request_id", "domain", "num_prompt_tokens")
+_TYPES = {
+    "request_id": pa.string(),
+    "position": pa.int32(),
+    "token_id": pa.int32(),
+    "layer_id": pa.int16(),
+    "expert_ids": pa.list_(pa.int16()),
+    "gate_weights": pa.list_(pa.float32()),
+}
+_ROUTING = tuple(_TYPES)
 _RUN = ("model", "num_experts", "top_k", "moe_layers")
 
 
@@ -98,6 +118,44 @@ def digest_files(*paths: Path) -> str:
     return sha.hexdigest()
 
 
+def routing_columns() -> pa.Schema:
+    """What a reader of another form makes: the columns of routing without token ids."""
+    return pa.schema([(name, _TYPES[name]) for name in _ROUTING if name != "token_id"])
+
+
+def rows_of_ids(
+    request_id: str, expert_ids: npt.NDArray[np.int16], layers: Sequence[int]
+) -> pa.Table:
+    """Rows of one request in ``routing_columns``, every gate weight 1 / top_k.
+
+    Args:
+        request_id: of the request.
+        expert_ids: int16 [tokens, layers, top_k], positions from 0.
+        layers: of the second axis.
+    """
+    tokens, num_layers, top_k = expert_ids.shape
+    count = tokens * num_layers
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * top_k)
+    weights = np.full(count * top_k, 1 / top_k, dtype=np.float32)
+    columns = [
+        pa.array([request_id], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
+        pa.array(np.repeat(np.arange(tokens, dtype=np.int32), num_layers)),
+        pa.array(np.tile(np.array(layers, dtype=np.int16), tokens)),
+        pa.ListArray.from_arrays(offsets, pa.array(expert_ids.ravel())),
+        pa.ListArray.from_arrays(offsets, pa.array(weights)),
+    ]
+    return pa.table(columns, schema=routing_columns())
+
+
+def read_columns(path: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """Some columns of a Parquet file, in these types and without nulls.
+
+    Raises:
+        InputError: unreadable, a column missing, of another type or with empty values.
+    """
+    return _cast(path, _read_parquet(path, list(types)), types)
+
+
 def _read_parquet(path: Path, needed: Sequence[str]) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
@@ -126,7 +184,7 @@ def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.T
 
 
 def read_requests(path: Path) -> dict[str, dict[str, Any]]:
-    """request_id -> domain, num_prompt_tokens and labels.
+    """request_id -> domain, num_prompt_tokens, labels, and token_ids: int32 array or None.
 
     Raises:
         InputError: unreadable, empty, a column missing or of another type.
@@ -144,8 +202,9 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
         if name not in _REQUESTS and not pa.types.is_nested(table[name].type)
     ]
     labels = table.select(extra).to_pylist()
+    token_ids = _token_ids(path, table)
     described: dict[str, dict[str, Any]] = {}
-    for entry, label in zip(core.to_pylist(), labels, strict=True):
+    for entry, label, tokens in zip(core.to_pylist(), labels, token_ids, strict=True):
         if entry["request_id"] in described:
             raise DamagedDataError(f"{path}: request {entry['request_id']!r} is there twice")
         kept = {key: str(value) for key, value in label.items() if value is not None}
@@ -153,29 +212,44 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
             **entry,
             "domain": entry["domain"] or NO_DOMAIN,
             "labels": kept,
+            "token_ids": tokens,
         }
     if not described:
         raise InputError(f"{path} has no rows")
     return described
 
 
-def read_routing(path: Path, row: Mapping[str, Any]) -> pa.Table:
-    """The routing rows, sorted by request, position and layer, every list ``top_k`` long."""
-    table = _cast(
-        path,
-        _read_parquet(path, _ROUTING),
-        {
-            "request_id": pa.string(),
-            "position": pa.int32(),
-            "token_id": pa.int32(),
-            "layer_id": pa.int16(),
-            "expert_ids": pa.list_(pa.int16()),
-            "gate_weights": pa.list_(pa.float32()),
-        },
-    )
+def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | None]:
+    """The column `token_ids` row by row; None in every row of a file without it."""
+    if "token_ids" not in table.column_names:
+        yield from [None] * table.num_rows
+        return
+    column = _cast(path, table, {"token_ids": pa.large_list(pa.int32())})["token_ids"]
+    if pc.list_flatten(column).null_count:
+        raise DamagedDataError(f"{path}: token_ids has empty entries")
+    for chunk in column.chunks:
+        for tokens in chunk:
+            yield tokens.values.to_numpy()
+
+
+def read_routing(path: Path) -> pa.Table:
+    """The routing rows of the interchange form.
+
+    Raises:
+        InputError: unreadable, a column missing, of another type or with empty values.
+    """
+    return read_columns(path, _TYPES)
+
+
+def in_order(path: Path, table: pa.Table, row: Mapping[str, Any]) -> pa.Table:
+    """Routing rows sorted by request, position and layer, every list ``top_k`` long.
+
+    Raises:
+        DamagedDataError: a list of another length, or with empty entries.
+    """
     for name in ("expert_ids", "gate_weights"):
         lengths = pc.list_value_length(table[name])
-        if not pc.all(pc.equal(lengths, row["top_k"])).as_py():
+        if not pc.all(pc.equal(lengths, row["top_k"]), min_count=0).as_py():
             raise DamagedDataError(f"{path}: not every {name} has top_k = {row['top_k']} entries")
         if pc.list_flatten(table[name]).null_count:
             raise DamagedDataError(f"{path}: {name} has empty entries")

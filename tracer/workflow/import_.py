@@ -1,0 +1,65 @@
+"""Routing recorded elsewhere, in any form, into a lake."""
+
+from pathlib import Path
+from typing import Any
+
+from tracer.datasets.lines import text_lines
+from tracer.errors import InputError
+from tracer.store.interchange import Reader, import_run
+from tracer.store.interchange_flame import flame_files, read_flame
+from tracer.store.interchange_jsonl import read_jsonl
+from tracer.store.routed_experts import read_routed_experts
+from tracer.store.sglang_records import read_sglang
+
+__all__ = ["import_form"]
+
+_IDS_ONLY = ("vllm", "sglang")
+
+
+def import_form(
+    lake_path: Path,
+    *,
+    form: str,
+    routing: Path,
+    requests: Path,
+    run: Path,
+    run_id: str | None = None,
+    weight_precision: str = "f32",
+) -> dict[str, Any]:
+    """Bring one run into the lake; arguments and result as ``import_run`` has them.
+
+    Args:
+        lake_path: a lake, or where to make one.
+        form: of ``routing``: interchange, jsonl, vllm, sglang or flame.
+        routing: a file; a folder in the form flame.
+        requests: Parquet, a row per request.
+        run: JSON.
+        run_id: name of the run.
+        weight_precision: f32 or bf16.
+
+    Raises:
+        MissingLibraryError: sglang needs torch.
+        InputError: a file that cannot be read, or lacks a column or key.
+        DatasetError: lines that cannot be read.
+        DamagedDataError: files that contradict each other or themselves; nothing is committed.
+    """
+    files = list(flame_files(routing).values()) if form == "flame" else []
+    if not files and not routing.is_file():
+        raise InputError(f"{routing} is not a file")
+    readers: dict[str, Reader] = {
+        "jsonl": lambda row, _: read_jsonl(routing, text_lines(routing), row),
+        "vllm": lambda row, described: read_routed_experts(routing, row, described),
+        "sglang": lambda row, described: read_sglang(routing, row, described),
+        "flame": lambda row, described: read_flame(routing, row, described),
+    }
+    return import_run(
+        lake_path,
+        routing=routing,
+        requests=requests,
+        run=run,
+        run_id=run_id,
+        weight_precision=weight_precision,
+        read=readers.get(form),
+        files=files,
+        weights_known=form not in _IDS_ONLY,
+    )
