@@ -54,7 +54,9 @@ LIBRARY_HOMES = {
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
     "psutil": ("tracer.capture.engine_setup",),
     "pyarrow": (
+        "tracer.bench.bare_files",
         "tracer.bench.floor",
+        "tracer.bench.write",
         "tracer.capture.drive",
         "tracer.datasets.files",
         "tracer.schema",
