@@ -51,6 +51,7 @@ LIBRARY_HOMES = {
         "tracer.demo",
         "tracer.store",
     ),
+    "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
     "psutil": ("tracer.capture.engine_setup",),
     "pyarrow": (
