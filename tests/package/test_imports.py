@@ -51,10 +51,13 @@ LIBRARY_HOMES = {
         "tracer.demo",
         "tracer.store",
     ),
+    "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
     "psutil": ("tracer.capture.engine_setup",),
     "pyarrow": (
+        "tracer.bench.bare_files",
         "tracer.bench.floor",
+        "tracer.bench.write",
         "tracer.capture.drive",
         "tracer.datasets.files",
         "tracer.schema",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["Floor", "measure_floor"]
+__all__ = ["Floor", "byte_planes", "measure_floor"]
 
 _COPIES = 2
 _COPIED_BYTES = 1 << 26  # far more than a cache holds
@@ -53,15 +53,14 @@ def measure_floor(routing_file: Path, num_experts: int) -> Floor:
     layers = [file.read_row_group(n, columns) for n in range(file.num_row_groups)]
     num_tokens = layers[0].num_rows
     top_k = len(layers[0]["expert_ids"][0])
-    id_bytes = 1 if num_experts <= _SMALL_ID else 2
-    planes = [plane.tobytes() for layer in layers for plane in _planes(layer, id_bytes)]
+    planes = [plane.tobytes() for layer in layers for plane in _planes(layer, num_experts)]
     codec = pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
 
     def compress() -> None:
         for plane in planes:
             codec.compress(plane)
 
-    record_bytes = len(layers) * top_k * (id_bytes + 2) + _LABEL_BYTES
+    record_bytes = len(layers) * top_k * (_id_bytes(num_experts) + 2) + _LABEL_BYTES
     return Floor(
         record_bytes,
         routing_file.stat().st_size / num_tokens,
@@ -70,14 +69,30 @@ def measure_floor(routing_file: Path, num_experts: int) -> Floor:
     )
 
 
-def _planes(layer: pa.Table, id_bytes: int) -> list[npt.NDArray[np.uint8]]:
-    """First bytes of all ids, their second ones if they have two, and so for the weights."""
+def _planes(layer: pa.Table, num_experts: int) -> list[npt.NDArray[np.uint8]]:
     ids = layer["expert_ids"].combine_chunks().flatten().to_numpy()
     weights = layer["gate_weights"].combine_chunks().flatten().to_numpy()
-    halves = (weights.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-    narrow = ids.astype(f"u{id_bytes}")
+    return byte_planes(ids, weights, num_experts)
+
+
+def byte_planes(
+    ids: npt.NDArray[np.int16], weights: npt.NDArray[np.float32], num_experts: int
+) -> list[npt.NDArray[np.uint8]]:
+    """First bytes of all ids, their second ones if they have two, and so for the weights.
+
+    Args:
+        ids: of any shape.
+        weights: of any shape; only their upper halves, which are bfloat16, count.
+        num_experts: says how wide a recorded id is.
+    """
+    halves = (weights.ravel().view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    narrow = ids.ravel().astype(f"u{_id_bytes(num_experts)}")
     parts = [part.view(np.uint8).reshape(len(part), -1) for part in (narrow, halves)]
     return [np.ascontiguousarray(part[:, n]) for part in parts for n in range(part.shape[1])]
+
+
+def _id_bytes(num_experts: int) -> int:
+    return 1 if num_experts <= _SMALL_ID else 2
 
 
 def _copy_s_per_byte() -> float:

@@ -1,5 +1,6 @@
-"""``tracer bench``: what a capture costs on this machine."""
+"""``tracer bench``: what capturing, writing and asking cost on this machine."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ __all__ = ["command"]
 
 @click.group("bench")
 def command() -> None:
-    """Measure what a capture costs on this machine."""
+    """Measure what capturing, writing and asking cost on this machine."""
 
 
 @command.command("capture")
@@ -110,3 +111,80 @@ def memory(tokens: int, layers: int, experts: int, top_k: int, output_format: st
         for line in held.lines():
             click.echo(line)
     click.echo(json_text(held.to_dict()))
+
+
+@command.command("write")
+@click.option(
+    "--model",
+    type=click.Choice(["olmoe", "qwen3"]),
+    default="olmoe",
+    show_default=True,
+    help="Shape: OLMoE-1B-7B (16 layers, 8 of 64) or Qwen3-30B-A3B (48 layers, 8 of 128).",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="Tokens in a shard.  [default: as many as a capture gathers, 8 million choices]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Turns of every writer, in random order; fewer than 15 are no result.",
+)
+@format_option("table", "json")
+def write(model: str, tokens: int | None, rounds: int, output_format: str) -> None:
+    """Measure how fast shards are written and how small they are.
+
+    Made-up choices of a model of that shape, recorded as a capture has them, are written into a
+    temporary lake; the same rows by pyarrow; and the same bytes compressed and copied. Needs no
+    engine. Speeds are by CPU time. The last line of output is one JSON object.
+
+    \b
+    Examples:
+        tracer bench write
+        tracer bench write --model qwen3 --rounds 30
+    """
+    from tracer.workflow.bench_write import bench_write
+
+    _print(bench_write(model, tokens, rounds), output_format)
+
+
+@command.command("query")
+@click.option(
+    "--choices",
+    type=click.IntRange(min=1),
+    default=20_000_000,
+    show_default=True,
+    help="Choices in the run; 1,000,000,000 take about 2 GB.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Turns of every question, in random order; fewer than 15 are no result.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="New folder for the lake, which then stays; by default it is temporary.",
+)
+@format_option("table", "json")
+def query(choices: int, rounds: int, keep: Path | None, output_format: str) -> None:
+    """Measure what a question costs, from rollups and from rows.
+
+    A run of made-up choices of OLMoE-1B-7B's shape is written, its batches repeating one another
+    under other request ids. The mean gate weight of every expert, domain and layer is then asked
+    of usage_by_domain and of routing, and summed by numpy and pandas over arrays in memory. Needs
+    no engine. The last line of output is one JSON object.
+
+    \b
+    Examples:
+        tracer bench query
+        tracer bench query --choices 1000000000 --rounds 1 --keep big-lake
+    """
+    from tracer.workflow.bench_query import bench_query
+
+    _print(bench_query(choices, rounds, keep), output_format)

@@ -1,0 +1,122 @@
+"""`tracer bench query`: the lake it asks, the answers and the figures; no time is tested."""
+
+import json
+import sys
+from statistics import median
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+
+from tracer.bench.loads import Spent
+from tracer.bench.made_routing import MADE_MODELS, make_routing
+from tracer.bench.query import QueryCost, take_turns, turns_in_memory
+from tracer.errors import DamagedDataError
+from tracer.workflow import bench_query
+from tracer.workflow.bench_query import QueryReport
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["--choices", "0"], "--choices"), (["--rounds", "0"], "--rounds")]
+)
+def test_wrong_usage_is_refused(tracer, words, told):
+    assert tracer("bench", "query", *words).failed(2, told)
+
+
+def test_a_folder_with_something_in_it_is_not_for_a_lake(tracer, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    told = tracer("bench", "query", "--choices", "9", "--keep", tmp_path / "full")
+    assert told.failed(2, "is not empty", "name a new folder for --keep.")
+    assert tracer("bench", "query", "--keep", tmp_path / "full" / "notes.txt").exit_code == 2
+
+
+def test_a_run_is_made_asked_and_kept(tracer, monkeypatch):
+    """100,000 choices in shards of about 25,000: 196 tokens of 128 choices in each of four."""
+    monkeypatch.setattr(bench_query, "SHARD_CHOICES", 25_000)
+    told = tracer("bench", "query", "--choices", "100000", "--rounds", "1", "--keep", "big")
+    assert told.exit_code == 0
+    *lines, last = told.stdout.splitlines()
+    assert len(lines) > 4
+    figures = json.loads(last)
+    assert figures["batches"] == 4
+    assert figures["choices"] == 4 * 196 * 128
+    assert figures["numpy_choices"] == 196 * 128
+    count = "select count(*) from read_parquet('big/routing/*/*.parquet')"
+    assert duckdb.sql(count).fetchall() == [(4 * 196 * 16,)]
+    assert tracer("verify", "--lake", "big").exit_code == 0
+    (run,) = json.loads(tracer("runs", "--lake", "big", "--format", "json").stdout)
+    assert run["status"] == "complete"
+    count = "select count(*) from read_parquet('big/requests/*/*.parquet')"
+    assert duckdb.sql(count).fetchall() == [(figures["requests"],)]
+
+
+def test_numpy_and_pandas_sum_what_the_rows_say():
+    made = make_routing(MADE_MODELS["olmoe"], 300)
+    turns = turns_in_memory(made)
+    counts, sums = turns["numpy"]()
+    assert counts.shape == sums.shape == (16, 14, 64)
+    assert counts.sum() == made.num_choices
+    found = turns["pandas"]()
+    layer, domain, expert = (found.index.get_level_values(level) for level in range(3))
+    assert np.array_equal(counts[layer, domain, expert], found["size"])
+    assert np.allclose(sums[layer, domain, expert], found["sum"])
+    assert found["size"].sum() == made.num_choices
+
+
+def test_without_pandas_there_is_no_turn_of_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert set(turns_in_memory(make_routing(MADE_MODELS["olmoe"], 50))) == {"numpy"}
+
+
+def test_every_turn_is_taken_once_a_round_and_once_before():
+    taken = []
+    turns = {name: lambda name=name: taken.append(name) for name in "abc"}
+    spent = take_turns(turns, 4, lambda _: None)
+    assert {name: len(times) for name, times in spent.items()} == {"a": 4, "b": 4, "c": 4}
+    assert {name: taken.count(name) for name in "abc"} == {"a": 5, "b": 5, "c": 5}
+
+
+def test_answers_that_differ_are_no_figures():
+    keys = {"layer_id": [0, 0], "domain": ["a", "a"], "expert_id": [1, 2]}
+    sums = pl.DataFrame({**keys, "num_choices": [3, 1], "num_tokens": [4, 4], "eci": [0.5, 0.25]})
+    bench_query._same_answer(sums, sums.reverse())
+    for change in ({"num_choices": [3, 2]}, {"eci": [0.5, 0.2501]}, {"expert_id": [1, 3]}):
+        other = sums.with_columns(**{name: pl.Series(values) for name, values in change.items()})
+        with pytest.raises(DamagedDataError, match="do not agree"):
+            bench_query._same_answer(sums, other)
+    with pytest.raises(DamagedDataError, match="do not agree"):
+        bench_query._same_answer(sums.clear(), sums.clear())
+
+
+@pytest.fixture
+def report():
+    """16 million choices in two shards: rows 2, 4 s; rollup a hundredth; numpy one shard."""
+    cpu = {"rollup": [0.02, 0.04], "rows": [2.0, 4.0], "numpy": [0.5, 1.0]}
+    spent = {mode: [Spent(one, 2 * one) for one in times] for mode, times in cpu.items()}
+    choices = {"rollup": 16_000_000, "rows": 16_000_000, "numpy": 8_000_000}
+    sizes = {"routing": 1000, "tokens": 10, "usage": 50, "usage_by_domain": 25}
+    cost = QueryCost(125_000, 340, 2, choices, Spent(0.2, 0.3), spent, sizes)
+    return QueryReport(2, cost)
+
+
+def test_figures_are_per_choice_and_null_where_nothing_ran(report):
+    figures = report.to_dict()
+    assert figures["rows_vs_rollup_cpu_ratio"] == 100
+    assert figures["rows_cpu_s"] == median([2, 4])
+    assert figures["rows_mchoices_per_s"] == round(16 / 3, 3)
+    assert figures["rows_vs_numpy_cpu_ratio"] == 2
+    assert figures["usage_of_routing"] == 0.05
+    assert figures["usage_by_domain_of_routing"] == 0.025
+    assert {name for name in figures if "pandas" in name and figures[name] is not None} == set()
+
+
+def test_the_table_has_what_ran_and_says_what_did_not(report):
+    columns, rows = report.table()
+    assert [len(row) for row in rows] == [len(columns)] * 3
+    assert rows[1][-1] == ""
+    told = "\n".join(report.notes())
+    assert "rows cost 100 [100, 100] times" in told
+    assert "pandas is not installed" in told
+    assert "bootstrap" in told

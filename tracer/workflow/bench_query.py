@@ -1,0 +1,177 @@
+"""Runs the measurement of `tracer bench query` and puts its figures into words."""
+
+import math
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracer.analysis.sql import connect, run_query
+from tracer.bench.loads import Stopwatch
+from tracer.bench.made_lake import fill_lake
+from tracer.bench.made_routing import MADE_MODELS, make_routing
+from tracer.bench.query import QueryCost, take_turns, turns_in_memory
+from tracer.errors import DamagedDataError, InputError
+from tracer.store.run_writer import SHARD_CHOICES
+from tracer.workflow.progress import CaptureProgress
+
+__all__ = ["QueryReport", "bench_query"]
+
+_RUN = "bench"
+_MODEL = "olmoe"
+_KEYS = ["layer_id", "domain", "expert_id"]
+_SUM_ERROR = 1e-9  # relative; both add float64 numbers, in another order
+_FEWEST_ROUNDS = 15
+_MODES = ("rollup", "rows", "numpy", "pandas")
+_WORDS = {
+    "rollup": "eci, from usage_by_domain",
+    "rows": "eci_from_choices, from routing",
+    "numpy": "numpy bincount, one shard in memory",
+    "pandas": "pandas group-by, one shard in memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReport:
+    """What a question costs."""
+
+    rounds: int
+    cost: QueryCost
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """(columns, rows): a row for each mode that ran."""
+        cost = self.cost
+        columns = ["what", "choices", "CPU s", "wall s", "million choices/s", "CPU / rows"]
+        rows = [
+            [
+                _WORDS[mode],
+                f"{cost.choices[mode]:,}",
+                f"{cost.cpu_s(mode):.4f}",
+                f"{cost.wall_s(mode):.4f}",
+                f"{cost.mchoices_per_s(mode):,.1f}",
+                "" if mode == "rows" else f"{cost.cost(mode, 'rows').median:.5f}",
+            ]
+            for mode in cost.spent
+        ]
+        return columns, rows
+
+    def notes(self) -> list[str]:
+        """Lines that belong below the table."""
+        cost = self.cost
+        ratio = cost.cost("rows", "rollup")
+        first, rollups = cost.first, ("usage", "usage_by_domain")
+        stored = f"{cost.num_requests:,} requests in {cost.num_batches:,} shards"
+        between = f"{ratio.median:,.0f} [{ratio.low:,.0f}, {ratio.high:,.0f}]"
+        opening = f"{first.cpu:.3f} s of CPU time and {first.wall:.3f} s on the clock"
+        lines = [
+            f"{cost.num_tokens:,} tokens of {stored}; {self.rounds} rounds, warm, medians",
+            f"rollup and rows agree; rows cost {between} times the CPU time of the rollup",
+            f"opening the lake and asking the rollup for the first time: {opening}",
+            *(
+                f"{table}: {cost.sizes[table]:,} bytes, {cost.of_routing(table):.3f} of routing"
+                for table in rollups
+            ),
+            "intervals that a bootstrap over requests would give are not measured",
+        ]
+        if self.rounds < _FEWEST_ROUNDS:
+            lines.append(f"fewer than {_FEWEST_ROUNDS} rounds are no result for ratios")
+        if "pandas" not in cost.spent:
+            lines.append("pandas is not installed")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures by name; those of what did not run are null."""
+        cost = self.cost
+        ratio = cost.cost("rows", "rollup")
+        figures: dict[str, Any] = {
+            "model": _MODEL,
+            "choices": cost.choices["rows"],
+            "tokens": cost.num_tokens,
+            "requests": cost.num_requests,
+            "batches": cost.num_batches,
+            "rounds": self.rounds,
+            "first_cpu_s": round(cost.first.cpu, 5),
+            "first_wall_s": round(cost.first.wall, 5),
+            "rows_vs_rollup_cpu_ratio": ratio.rounded,
+            "rows_vs_rollup_cpu_ratio_interval": ratio.interval,
+        }
+        for mode in _MODES:
+            there = mode in cost.spent
+            figures[f"{mode}_choices"] = cost.choices[mode] if there else None
+            figures[f"{mode}_cpu_s"] = round(cost.cpu_s(mode), 5) if there else None
+            figures[f"{mode}_wall_s"] = round(cost.wall_s(mode), 5) if there else None
+            figures[f"{mode}_mchoices_per_s"] = (
+                round(cost.mchoices_per_s(mode), 3) if there else None
+            )
+            if mode in {"numpy", "pandas"}:
+                against = cost.cost("rows", mode) if there else None
+                figures[f"rows_vs_{mode}_cpu_ratio"] = against and against.rounded
+                figures[f"rows_vs_{mode}_cpu_ratio_interval"] = against and against.interval
+        for table, size in cost.sizes.items():
+            figures[f"{table}_bytes"] = size
+            if table != "routing":
+                figures[f"{table}_of_routing"] = round(cost.of_routing(table), 5)
+        return figures
+
+
+def bench_query(choices: int, rounds: int, keep: Path | None) -> QueryReport:
+    """Measure questions to a run of at least ``choices`` choices; progress goes to stderr.
+
+    Args:
+        choices: number of them; batches repeat the rows of one, under other request ids.
+        rounds: turns of every mode.
+        keep: folder that the lake is made in and stays in; by default a temporary one.
+
+    Raises:
+        InputError: ``keep`` is not a new or empty folder.
+        DamagedDataError: rollup and rows do not give the same answer.
+    """
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise InputError(f"{keep} is not empty", "name a new folder for --keep.")
+    with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
+        return QueryReport(rounds, _measure(choices, rounds, keep or Path(folder) / "lake"))
+
+
+def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
+    model = MADE_MODELS[_MODEL]
+    batches = max(1, round(choices / SHARD_CHOICES))
+    tokens = math.ceil(choices / batches / (model.num_layers * model.top_k))
+    progress = CaptureProgress(sys.stderr)
+    progress.note(f"making {tokens:,} tokens")
+    made = make_routing(model, tokens)
+    lake, sizes = fill_lake(folder, made, batches, _RUN, progress.note)
+    binds = {"run_id": _RUN, "tokens": "all"}
+    watch = Stopwatch()
+    con = connect(lake)
+    first = run_query(con, "eci", **binds)
+    opened = watch.read()
+    _same_answer(first, run_query(con, "eci_from_choices", **binds))
+    turns = {
+        "rollup": lambda: run_query(con, "eci", **binds),
+        "rows": lambda: run_query(con, "eci_from_choices", **binds),
+        **turns_in_memory(made),
+    }
+    spent = take_turns(turns, rounds, progress.note)
+    con.close()
+    stored = made.num_choices * batches
+    in_lake = {"rollup", "rows"}
+    return QueryCost(
+        tokens * batches,
+        len(made.rows.requests) * batches,
+        batches,
+        {mode: stored if mode in in_lake else made.num_choices for mode in spent},
+        opened,
+        spent,
+        sizes,
+    )
+
+
+def _same_answer(rollup: Any, rows: Any) -> None:
+    rollup, rows = rollup.sort(_KEYS), rows.sort(_KEYS)
+    counted = [*_KEYS, "num_choices", "num_tokens"]
+    apart = rollup["num_choices"].sum() == 0 or not rollup.select(counted).equals(
+        rows.select(counted)
+    )
+    if apart or ((rollup["eci"] - rows["eci"]).abs() / rows["eci"]).max() > _SUM_ERROR:
+        raise DamagedDataError("the queries eci and eci_from_choices do not agree")
