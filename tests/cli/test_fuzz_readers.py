@@ -15,7 +15,7 @@ from tracer.cli import run
 
 CORPUS = Path(__file__).parents[1] / "fixtures" / "corpus"
 FUZZ = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 # 0 read it, 1 verify found it, 2 and 3 said what is wrong; 70 would be a traceback.
 TOLD = {0, 1, 2, 3}

@@ -135,8 +135,8 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=20,
-    stateful_step_count=12,
+    max_examples=6,
+    stateful_step_count=10,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer import __version__
-from tracer.errors import DamagedDataError, InputError
+from tracer.errors import DamagedDataError, InputError, first_line
 from tracer.records import NO_DOMAIN
 from tracer.schema import arrow_schema, table_schema
 
@@ -50,8 +50,9 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        json.dumps(facts, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(facts, dict):
         raise InputError(f"{path} is not a JSON object")
     if missing := [key for key in _RUN if key not in facts]:

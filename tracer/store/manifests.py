@@ -66,7 +66,7 @@ def read_batch(path: Path) -> list[ShardFile]:
     """
     try:
         files = [ShardFile(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedDataError(
             f"{path} is not a list of files", "restore the file from a copy."
         ) from error

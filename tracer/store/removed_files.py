@@ -78,6 +78,6 @@ def _age_hours(note: Path) -> float:
 def _read(note: Path) -> list[str]:
     try:
         paths = [str(path) for path in json.loads(note.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedDataError(f"{note} is not a list of files", "remove it.") from error
     return [inside(path, str(note)) for path in paths]
