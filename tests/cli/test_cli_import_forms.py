@@ -241,6 +241,7 @@ def test_files_that_only_look_like_arrays_are_refused(load):
         (npy((3, 2, 2), b"\0" * 11), 3, "do not hold an array"),
         (npy("__import__('os')", b""), 2, "as an .npz file"),
         (npy((-3, 2, 2), b""), 3, "shape"),
+        (npy((-3, -2, 2), b"\0" * 12), 3, "shape"),
     ):
         npz(a=raw, b=npy((2, 2, 2), bytes([0, 1, 2, 3] * 2)))
         load("vllm", "ids.npz").failed(exit_code, words)

@@ -94,7 +94,7 @@ def audit(
         )
     run = lake.run(run_id)
     name = str(run["run_id"])
-    if json.loads(str(run["options"] or "{}")).get(GATE_WEIGHTS) == UNKNOWN:
+    if json.loads(str(run.get("options") or "{}")).get(GATE_WEIGHTS) == UNKNOWN:
         raise InputError(
             f"run {name!r} has expert ids only: its source had no gate weights, which an audit is"
             " made of",

@@ -23,7 +23,7 @@ from tracer.store.run_rows import RoutingPart, RunRows
 
 __all__ = ["read_routed_experts", "write_routed_experts"]
 
-_MOST_TOKENS = 2**24  # of one request
+_MOST_CHOICES = 2**31  # of one request: what offsets of lists can count
 _END = ".npy"
 
 
@@ -126,7 +126,7 @@ def _array(entry: IO[bytes], size: int, name: str, row: Mapping[str, Any]) -> np
     if dtype.kind not in "ui":
         raise InputError(f"{name}: an array of {dtype}, not of integers")
     layers, top_k = row["moe_layers"], row["top_k"]
-    fits = len(shape) == 3 and 0 < shape[0] <= _MOST_TOKENS and shape[2] == top_k  # noqa: PLR2004
+    fits = len(shape) == 3 and 0 < math.prod(shape) < _MOST_CHOICES and shape[2] == top_k  # noqa: PLR2004
     if not fits or not (shape[1] == len(layers) or max(layers) < shape[1] < 2**15):
         raise DamagedDataError(
             f"{name}: shape {shape} is not tokens, layers, top_k = {top_k}; the layers are either"
