@@ -135,7 +135,7 @@ def bench_query(choices: int, rounds: int, keep: Path | None) -> QueryReport:
 
 def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
     model = MADE_MODELS[_MODEL]
-    batches = max(1, round(choices / SHARD_CHOICES))
+    batches = math.ceil(choices / SHARD_CHOICES)  # none larger than a capture writes
     tokens = math.ceil(choices / batches / (model.num_layers * model.top_k))
     progress = CaptureProgress(sys.stderr)
     progress.note(f"making {tokens:,} tokens")
