@@ -1,4 +1,4 @@
--- verify/extras: candidates, logits and routers that do not fit the run's rows.
+-- verify/extras: candidates, logits and routers that do not fit the rows of routing.
 --
 -- reads   candidates, router_logits, routers, routing, runs
 -- binds   $run_id
@@ -50,8 +50,8 @@ recorded as (
 select
     request_id,
     layer_id,
-    coalesce(further.num_rows, 0) || ' rows of ' || recorded.name || ' beside ' || coalesce(rows.num_rows, 0)
-        || ' of routing, ' || coalesce(num_wrong, 0) || ' of them wrong' as detail
+    coalesce(further.num_rows, 0) || ' rows of ' || recorded.name || ' beside '
+        || coalesce(rows.num_rows, 0) || ' of routing, ' || coalesce(num_wrong, 0) || ' of them wrong' as detail
 from recorded
 cross join rows
 left join further using (request_id, layer_id, name)

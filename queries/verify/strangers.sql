@@ -1,5 +1,6 @@
--- verify/strangers: rows of requests that `requests` does not call complete, or of layers that the
--- run does not have.
+-- verify/strangers: rows of requests or layers that are not the run's.
+--
+-- Of requests that `requests` does not call complete, or of layers that `runs` does not list.
 --
 -- reads   requests, routing, runs, tokens, usage
 -- binds   $run_id

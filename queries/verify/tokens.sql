@@ -1,5 +1,7 @@
--- verify/tokens: complete requests whose rows of tokens are not their prompt and what followed, and
--- rows of routing that have no token or another phase than it.
+-- verify/tokens: complete requests with other tokens or phases than `requests` says.
+--
+-- Rows of tokens that are not the prompt and what followed, and rows of routing that have no token
+-- or another phase than it.
 --
 -- reads   requests, routing, tokens
 -- binds   $run_id
