@@ -50,8 +50,8 @@ recorded as (
 select
     request_id,
     layer_id,
-    coalesce(further.num_rows, 0) || ' rows of ' || recorded.name || ' beside '
-        || coalesce(rows.num_rows, 0) || ' of routing, ' || coalesce(num_wrong, 0) || ' of them wrong' as detail
+    coalesce(further.num_rows, 0) || ' rows of ' || recorded.name || ' beside ' || rows.num_rows
+        || ' of routing, ' || coalesce(num_wrong, 0) || ' of them wrong' as detail
 from recorded
 cross join rows
 left join further using (request_id, layer_id, name)

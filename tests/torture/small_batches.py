@@ -1,4 +1,4 @@
-"""``tracer`` with batches of a few thousand choices, so that a short capture commits often."""
+"""``tracer`` with batches of a few thousand choices, committed at once."""
 
 import sys
 
@@ -6,5 +6,5 @@ if __name__ == "__main__":
     from tracer.capture import recording
     from tracer.cli import run
 
-    recording.SHARD_CHOICES = 6000
+    recording.SHARD_CHOICES, recording._POLL_SECONDS = 6000, 0
     sys.exit(run(sys.argv[1:]))
