@@ -1,39 +1,65 @@
 -- eci_from_choices: mean gate weight of each expert over the tokens of a domain, from all rows.
 --
--- What eci yields, summed again from every recorded choice: slow, for checks.
+-- What eci yields, summed again from every recorded choice: for checks, and for what sums were not
+-- kept of. Unnests `routing` itself and groups by a number instead of the domain's name, which
+-- doubles the speed of the same over the view `choices`.
 --
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts
--- reads   choices, requests
+-- reads   requests, routing, runs
 -- binds   $run_id
 --         $tokens: last-prompt, prompt, generated, or all (prompt and generated)
 -- yields  layer_id, domain, expert_id, num_choices [choices], num_tokens [tokens of the domain],
 --         eci [gate weight per token]
 -- order   layer_id, domain, eci descending, expert_id
-with scoped as (
-    select choices.layer_id, choices.domain, choices.rank, choices.expert_id, choices.gate_weight
-    from choices
-    join requests using (run_id, request_id)
+with complete as (
+    select
+        request_id,
+        domain,
+        dense_rank() over (order by domain)::smallint as domain_number,
+        num_prompt_tokens
+    from requests
+    where run_id = $run_id and status = 'complete'
+),
+domains as (
+    select distinct domain_number, domain
+    from complete
+),
+scoped as (
+    select
+        layer_id,
+        domain_number,
+        unnest(expert_ids) as expert_id,
+        unnest(gate_weights) as gate_weight
+    from routing
+    join complete using (request_id)
     where run_id = $run_id
-        and requests.status = 'complete'
         and (
-            choices.phase = $tokens
+            phase = $tokens
             or $tokens = 'all'
-            or ($tokens = 'last-prompt' and choices.position = requests.num_prompt_tokens - 1)
+            or ($tokens = 'last-prompt' and position = num_prompt_tokens - 1)
         )
 ),
-sizes as (
-    select layer_id, domain, count(*) filter (where rank = 1) as num_tokens
+experts as (
+    select
+        layer_id,
+        domain_number,
+        expert_id,
+        count(*) as num_choices,
+        sum(gate_weight::double) as weight_sum
     from scoped
-    group by layer_id, domain
+    group by layer_id, domain_number, expert_id
+),
+sizes as (
+    select
+        layer_id,
+        domain_number,
+        (sum(num_choices) // (select top_k from runs where run_id = $run_id))::bigint
+            as num_tokens
+    from experts
+    group by layer_id, domain_number
 )
-select
-    layer_id,
-    domain,
-    expert_id,
-    count(*) as num_choices,
-    any_value(num_tokens) as num_tokens,
-    sum(gate_weight::double) / any_value(num_tokens) as eci
-from scoped
-join sizes using (layer_id, domain)
-group by layer_id, domain, expert_id
+select layer_id, domain, expert_id, num_choices, num_tokens, weight_sum / num_tokens as eci
+from experts
+join sizes using (layer_id, domain_number)
+join domains using (domain_number)
 order by layer_id, domain, eci desc, expert_id

@@ -1,7 +1,7 @@
 -- choices: routing in its long form, one row per choice of an expert.
 --
--- The only place where a list is unnested, and in the DuckDB dialect: the three unnested columns
--- advance together, which other engines read as a cross product. An expert of rank r is the r-th
+-- The only view that unnests a list, and in the DuckDB dialect: the three unnested columns advance
+-- together, which other engines read as a cross product. An expert of rank r is the r-th
 -- by gate weight for this token. Rows of a request that `requests` does not name, which a crash
 -- leaves until the run goes on, are not there.
 --
