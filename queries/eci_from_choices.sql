@@ -1,8 +1,8 @@
 -- eci_from_choices: mean gate weight of each expert over the tokens of a domain, from all rows.
 --
 -- What eci yields, summed again from every recorded choice: for checks, and for what sums were not
--- kept of. Unnests `routing` itself and groups by a number instead of the domain's name, which
--- doubles the speed of the same over the view `choices`.
+-- kept of. Unnests `routing` itself and groups by a number instead of the domain's name, which is
+-- faster than the same over the view `choices`.
 --
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts
 -- reads   requests, routing, runs

@@ -25,6 +25,7 @@ from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES
+from tracer.store.durable import sync_folder
 from tracer.store.lake import Lake
 from tracer.store.manifests import (
     committed_files,
@@ -33,7 +34,7 @@ from tracer.store.manifests import (
     stage_batch,
     staged_batches,
 )
-from tracer.store.parquet_files import ShardFile, sync_folder, write_table
+from tracer.store.parquet_files import ShardFile, write_table
 
 __all__ = [
     "COMMIT_ORDER",

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
 from tracer.store.commit import COMMIT_ORDER, stray_files
-from tracer.store.delta_tables import inside
+from tracer.store.delta_tables import NamedFile, named_files
 from tracer.store.lake import Lake
 from tracer.store.manifests import read_digests, staged_batches
 from tracer.store.parquet_files import digest_file
@@ -45,15 +44,6 @@ class FileFault:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """A file as the table's log names it."""
-
-    path: str
-    size: int
-    num_rows: int | None
-
-
 def check_files(
     lake: Lake, run_id: str | None, checked: Callable[[str], None]
 ) -> Iterator[FileFault]:
@@ -72,7 +62,7 @@ def check_files(
         if table in OPTIONAL_TABLES and not (lake.path / table / "_delta_log").is_dir():
             continue
         try:
-            named = _named(lake, table)
+            named = named_files(lake.delta(table))
         except DamagedDataError as error:
             yield FileFault(table, table, None, str(error))
             continue
@@ -145,25 +135,13 @@ def files_of_requests(
     return found
 
 
-def _named(lake: Lake, table: str) -> list[_Named]:
-    actions = pa.table(lake.delta(table).get_add_actions(flatten=True))
-    counts = (
-        actions["num_records"].to_pylist()
-        if "num_records" in actions.column_names
-        else [None] * actions.num_rows
-    )
-    names = [inside(unquote(name), f"the log of {table}") for name in actions["path"].to_pylist()]
-    files = map(_Named, names, actions["size_bytes"].to_pylist(), counts)
-    return sorted(files, key=lambda file: file.path)
-
-
 def _owner(table: str, path: str) -> str | None:
     """The run a file belongs to; None for those of all runs."""
     parts = Path(path).parts
     return parts[0] if len(parts) > 1 and table != "runs" else None
 
 
-def _fault(path: Path, table: str, file: _Named, digest: str | None) -> str | None:
+def _fault(path: Path, table: str, file: NamedFile, digest: str | None) -> str | None:
     """What is wrong with one file; None if nothing is."""
     try:
         return _other_bytes(path, file, digest) or _other_content(path, table, file)
@@ -173,7 +151,7 @@ def _fault(path: Path, table: str, file: _Named, digest: str | None) -> str | No
         return f"cannot be read: {first_line(error)}"
 
 
-def _other_bytes(path: Path, file: _Named, digest: str | None) -> str | None:
+def _other_bytes(path: Path, file: NamedFile, digest: str | None) -> str | None:
     size = path.stat().st_size
     if path.is_symlink():
         return "is a link, not a file"
@@ -184,7 +162,7 @@ def _other_bytes(path: Path, file: _Named, digest: str | None) -> str | None:
     return None
 
 
-def _other_content(path: Path, table: str, file: _Named) -> str | None:
+def _other_content(path: Path, table: str, file: NamedFile) -> str | None:
     with pq.ParquetFile(path) as parquet:
         if other := _other_columns(table, parquet.schema_arrow):
             return f"has another schema: {other}"

@@ -31,7 +31,7 @@ from tracer.store.delta_tables import (
     SCHEMA_VERSION,
     add_columns,
     create_table,
-    live_files,
+    named_files,
     schema_version,
 )
 from tracer.store.lake_folder import absolute_folder, is_lake
@@ -173,7 +173,7 @@ class Lake:
         if self._is_absent(table):
             return []
         root = self.path / table
-        names = [Path(name) for name in live_files(self.delta(table))]
+        names = [Path(file.path) for file in named_files(self.delta(table))]
         if run_id is not None and table != "runs":
             names = [name for name in names if len(name.parts) == 1 or name.parts[0] == run_id]
         return sorted(str(root / name) for name in names)

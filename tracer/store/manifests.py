@@ -7,13 +7,13 @@ A batch is *staged* before its first commit and filed as *committed* after its l
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tracer.errors import DamagedDataError
 from tracer.store.delta_tables import inside
-from tracer.store.parquet_files import ShardFile, sync_folder
+from tracer.store.durable import write_durably
+from tracer.store.parquet_files import ShardFile
 
 __all__ = [
     "committed_files",
@@ -42,14 +42,7 @@ def note_merged(lake_path: Path, run_id: str, file: ShardFile) -> None:
 
 
 def _write(path: Path, files: Sequence[ShardFile]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_suffix(".tmp")
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump([shard.to_dict() for shard in files], file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(path)
-    sync_folder(path.parent)
+    write_durably(path, json.dumps([shard.to_dict() for shard in files]))
     return path
 
 

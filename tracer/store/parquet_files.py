@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
+from tracer.store.durable import sync_folder
 
 __all__ = [
     "ShardFile",
     "digest_file",
     "stored_schema",
-    "sync_folder",
     "write_file",
     "write_table",
 ]
@@ -149,15 +149,6 @@ def digest_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable: the name lives in the folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _writer_options(table: str) -> dict[str, Any]:

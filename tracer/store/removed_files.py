@@ -4,15 +4,14 @@ What is taken out of the tables is written down first, in ``_tracer/removed/<tim
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tracer.errors import DamagedDataError
 from tracer.store.delta_tables import inside
+from tracer.store.durable import write_durably
 from tracer.store.lake import Lake
-from tracer.store.parquet_files import sync_folder
 
 __all__ = ["kept_files", "note_removed", "remove_expired"]
 
@@ -21,16 +20,8 @@ def note_removed(lake_path: Path, run_id: str, paths: Sequence[str]) -> None:
     """Say, durably, that files (paths below the lake) are about to leave the tables."""
     if not paths:
         return
-    folder = lake_path / "_tracer" / "removed"
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / f"{time.time_ns():020d}-{run_id}.json"
-    hidden = note.with_suffix(".tmp")
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump(sorted(paths), file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(note)
-    sync_folder(folder)
+    note = lake_path / "_tracer" / "removed" / f"{time.time_ns():020d}-{run_id}.json"
+    write_durably(note, json.dumps(sorted(paths)))
 
 
 def remove_expired(lake: Lake, keep_hours: float) -> tuple[int, int]:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from tracer.store.delta_tables import CHECKPOINT_EVERY, COMMIT_TRIES
-from tracer.store.parquet_files import sync_folder
+from tracer.store.delta_tables import CHECKPOINT_EVERY, COMMIT_TRIES, named_files
+from tracer.store.durable import sync_folder
 
 __all__ = ["replace_files"]
 
@@ -55,10 +54,7 @@ def replace_files(
             or protocol.min_writer_version > _WRITER_VERSION
         ):
             raise CommitFailedError(f"table {folder.name} was given features of newer Delta tools")
-        actions = pa.table(table.get_add_actions(flatten=True))
-        sizes = dict(
-            zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True)
-        )
+        sizes = {file.path: file.size for file in named_files(table)}
         if any(path not in sizes for path in removed):
             return False
         version = table.version() + 1
