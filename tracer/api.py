@@ -21,7 +21,7 @@ __all__ = ["TraceLake", "open_lake"]
 
 
 def open_lake(path: Path | str) -> "TraceLake":
-    """Open an existing trace lake.
+    """Open an existing trace lake: a folder, or an ``s3://`` URL.
 
     Raises:
         NotALakeError: nothing there, or something else.
@@ -41,9 +41,9 @@ class TraceLake:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
-    def path(self) -> Path:
-        """Folder of the lake."""
-        return self._lake.path
+    def location(self) -> str:
+        """Absolute path of the lake's folder, or its URL."""
+        return self._lake.location
 
     def runs(self) -> list[dict[str, Any]]:
         """Rows of `runs`, oldest first."""

@@ -107,7 +107,7 @@ class Launch:
         settings = describe_settings(request, load.name, "", self.identity, engine.config)
         row = describe_run(settings, engine.config, engine.model)
         with writing_run(lake, row) as target:
-            summary = CaptureSummary(target.run_id, str(lake.path))
+            summary = CaptureSummary(target.run_id, lake.location)
             Recording(request, engine, target, row, Silent(), summary).run(prompts, [])
 
     def run(self, load: Load) -> None:

@@ -39,6 +39,13 @@ class FilesLake:
     table_files: dict
     run_rows: list
 
+    @property
+    def location(self):
+        return str(self.path)
+
+    def dataset(self, table, files):
+        return None
+
     def files(self, table, run_id=None):
         return sorted(str(p) for p in self.table_files[table])
 

@@ -6,6 +6,7 @@ The lakes are written by the store's own writers.
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def shards(lake, requests):
     ]
     positions = np.array([at for span in spans for at in span], dtype=np.int32)
     rows = ShardRows((0,), traced, positions, experts, np.full_like(experts, 0.5, dtype=np.float32))
-    writer = ShardWriter(lake.path, "r", num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, "r", num_experts=4, precision="f32")
     return writer.write("000000-w0", rows)
 
 
@@ -109,7 +110,7 @@ def lake(lake_of):
 
 @pytest.fixture
 def tracer(lake, capfd, monkeypatch):
-    monkeypatch.chdir(lake.path.parent)
+    monkeypatch.chdir(Path(lake.location).parent)
     monkeypatch.delenv("TRACER_LAKE", raising=False)
 
     def call(*words):
@@ -131,7 +132,7 @@ def test_scopes_with_prompt_tokens_are_refused_with_the_numbers(lake, tokens):
     with pytest.raises(InputError, match="3 of 12 prompt tokens"):
         audit(lake, tokens=tokens, domains={"law": "all", "art": "all"})
     with pytest.raises(InputError, match="3 of 12 prompt tokens"):
-        open_lake(lake.path).audit(tokens=tokens)
+        open_lake(lake.location).audit(tokens=tokens)
 
 
 def contributions(found):
@@ -218,7 +219,7 @@ def test_the_commands_refuse_and_write_nothing(tracer, lake):
         assert (code, out) == (2, "")
         assert f"Error: {REFUSED.format('prompt')}\n" in told
         assert "--allow-missing-tokens" in told.splitlines()[-1]
-    assert not (lake.path.parent / "report.html").exists()
+    assert not (Path(lake.location).parent / "report.html").exists()
     code, _, told = tracer("audit", "--tokens", "all")
     assert code == 2
     assert REFUSED.format("all") in told
@@ -253,7 +254,7 @@ def test_every_output_says_the_share(tracer, lake):
 def test_the_page_says_the_share_where_prompt_tokens_count(tracer, lake):
     """Of its three audits only that of prompt tokens lacks any."""
     assert tracer("report", "--allow-missing-tokens")[0] == 0
-    page = (lake.path.parent / "report.html").read_text()
+    page = (Path(lake.location).parent / "report.html").read_text()
     assert "counting every prompt token, save 3 of 12 prompt tokens (25.0\xa0%)" in page
     assert page.count("3 of 12 prompt tokens (25.0\xa0%) have no routing rows") == 1
     assert page.count('<th scope="col">Without rows</th>') == 1

@@ -1,13 +1,14 @@
 """Views over a lake's files, the closed connection, and named queries."""
 
 from collections import defaultdict
+from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
 
 from tracer.analysis.sql import connect, query_names, query_text, run_query, run_sql
-from tracer.analysis.views import view_statements
+from tracer.analysis.views import views_of
 from tracer.errors import InputError, QueryError
 from tracer.schema import TABLES, arrow_schema, query_path
 
@@ -35,7 +36,7 @@ def con(lake):
 
 
 def test_views_are_the_tables_and_choices(lake):
-    assert list(view_statements(lake)) == [*TABLES, "choices"]
+    assert list(views_of(lake).statements) == [*TABLES, "choices"]
 
 
 def test_eci_counts_tokens_that_did_not_choose_the_expert(con):
@@ -220,8 +221,8 @@ def test_only_one_reading_statement_is_run(con, text):
 
 def test_nothing_can_be_copied_into_the_lake(con, lake):
     with pytest.raises(QueryError, match="single statement that reads"):
-        run_sql(con, f"copy (select 1) to '{lake.path}/x.parquet'")
-    assert not (lake.path / "x.parquet").exists()
+        run_sql(con, f"copy (select 1) to '{lake.location}/x.parquet'")
+    assert not (Path(lake.location) / "x.parquet").exists()
 
 
 def test_a_refused_statement_is_told_in_one_line(con):

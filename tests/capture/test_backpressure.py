@@ -18,6 +18,7 @@ from tracer.capture.drain import Drain  # noqa: E402
 from tracer.capture.finished import FinishedRequest  # noqa: E402
 from tracer.capture.row_format import Field, RowFormat  # noqa: E402
 from tracer.capture.steps import Step  # noqa: E402
+from tracer.store.lake_location import open_storage  # noqa: E402
 from tracer.store.shard import ShardWriter  # noqa: E402
 
 FORMAT = RowFormat(
@@ -62,7 +63,7 @@ class Run:
         self._counts = [step_tokens] * REQUESTS
         self._tokens = np.arange(10, 10 + STEPS * step_tokens + 1)
         self.drain = Drain(FORMAT.row_bytes, sum(self._counts), torch.device("cpu"), slots=SLOTS)
-        writer = ShardWriter(lake, "r", num_experts=8, precision="f32")
+        writer = ShardWriter(open_storage(lake), "r", num_experts=8, precision="f32")
         self.collector = Collector(writer, FORMAT, (0, 3), "w0")
         self.collector.start()
         self.forwarded = self.most_bytes = 0

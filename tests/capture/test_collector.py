@@ -11,6 +11,7 @@ from tracer.capture.finished import FinishedRequest  # noqa: E402
 from tracer.capture.row_format import Field, RowFormat  # noqa: E402
 from tracer.capture.steps import Step  # noqa: E402
 from tracer.errors import CaptureMismatchError  # noqa: E402
+from tracer.store.lake_location import open_storage  # noqa: E402
 from tracer.store.shard import ShardWriter  # noqa: E402
 
 FORMAT = RowFormat(
@@ -26,7 +27,7 @@ FORMAT = RowFormat(
 
 @pytest.fixture
 def collector(tmp_path):
-    writer = ShardWriter(tmp_path, "r", num_experts=8, precision="f32")
+    writer = ShardWriter(open_storage(tmp_path), "r", num_experts=8, precision="f32")
     collector = Collector(writer, FORMAT, (0, 3), "w0")
     collector.start()
     yield collector
@@ -214,7 +215,7 @@ def test_rows_after_a_request_was_taken_are_dropped(collector, tmp_path, step):
 
 
 def test_a_later_stage_writes_no_tokens(tmp_path, step):
-    writer = ShardWriter(tmp_path, "r", num_experts=8, precision="f32")
+    writer = ShardWriter(open_storage(tmp_path), "r", num_experts=8, precision="f32")
     collector = Collector(writer, FORMAT, (2, 3), "w1", tokens=False)
     collector.start()
     collector.receive(step(("a", {0: (10, 1), 1: (11, 2)})))

@@ -13,6 +13,7 @@ from tracer.bench.loads import Spent
 from tracer.bench.made_routing import MADE_MODELS, NUM_DOMAINS, MadeModel, make_routing
 from tracer.bench.write import MODES, Sizes, WriteCost, measure_write
 from tracer.store.choices import as_float32
+from tracer.store.lake_location import open_storage
 from tracer.store.shard import ShardWriter
 from tracer.workflow.bench_write import WriteReport
 
@@ -49,8 +50,10 @@ def test_a_lake_is_written_and_its_sizes_are_told(tracer, tmp_path):
 
 def test_all_writers_write_the_same_rows(tmp_path):
     rows = make_routing(SMALL, 500).batch(7)
-    (shard, *_) = ShardWriter(tmp_path, "bench", SMALL.num_experts, "bf16").write("whole", rows)
-    bare = write_routing(tmp_path, rows, SMALL.num_experts)
+    (shard, *_) = ShardWriter(open_storage(tmp_path), "bench", SMALL.num_experts, "bf16").write(
+        "whole", rows
+    )
+    bare = write_routing(open_storage(tmp_path), rows, SMALL.num_experts)
     assert bare.sha256 == shard.sha256
     write_with_pyarrow(tmp_path / "bare.parquet", arrow_layers(rows, SMALL.num_experts))
     theirs = pq.ParquetFile(tmp_path / "bare.parquet")

@@ -84,7 +84,7 @@ def make_lake(tmp_path):
     def make(**changes):
         lake = Lake.create(tmp_path / "lake")
         with writing_run(lake, RUN) as target:
-            writer = ShardWriter(lake.path, "cap", 6, "bf16")
+            writer = ShardWriter(lake.storage, "cap", 6, "bf16")
             for batch, names in enumerate((["q/1", "q3.npy"], ["q/2"])):
                 shards = [
                     file

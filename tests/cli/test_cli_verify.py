@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from tracer.store.shard import ShardWriter
 def lake(tmp_path):
     """Run a: requests q0 and q1 in one batch, q2 in another; 3 rows in each of the layers 0, 2."""
     lake = Lake.create(tmp_path / "lake")
-    writer = ShardWriter(lake.path, "a", num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, "a", num_experts=4, precision="f32")
     with writing_run(lake, run_row("a")) as target:
         for batch, names in enumerate((["q0", "q1"], ["q2"])):
             files = writer.write(f"{batch:06d}-w0", together(*(make_rows(name) for name in names)))
@@ -33,7 +34,7 @@ def verify(tracer, lake):
     """Runs it; returns (exit code, faults, what was repaired)."""
 
     def call(*words):
-        told = tracer("verify", "--lake", lake.path, "--format", "json", *words)
+        told = tracer("verify", "--lake", lake.location, "--format", "json", *words)
         found = json.loads(told.stdout)
         return told.exit_code, found["faults"], found["repaired"]
 
@@ -41,25 +42,25 @@ def verify(tracer, lake):
 
 
 def only_file(lake, table, batch):
-    (path,) = (lake.path / table / "a").glob(f"{batch:06d}*.parquet")
+    (path,) = (Path(lake.location) / table / "a").glob(f"{batch:06d}*.parquet")
     return path
 
 
 def change(lake, table, name, function):
     """Rewrite a column as a writer with a fault would have written it; ``function`` of the row."""
-    rows = DeltaTable(str(lake.path / table)).to_pyarrow_table().to_pylist()
+    rows = DeltaTable(str(Path(lake.location) / table)).to_pyarrow_table().to_pylist()
     for row in rows:
         row[name] = function(row)
     new = pa.Table.from_pylist(rows, schema=arrow_schema(table))
-    write_deltalake(str(lake.path / table), new, mode="overwrite")
+    write_deltalake(str(Path(lake.location) / table), new, mode="overwrite")
 
 
 def keep(lake, table, wanted):
     """Rewrite a table with the rows for which ``wanted`` says how often."""
-    rows = DeltaTable(str(lake.path / table)).to_pyarrow_table().to_pylist()
+    rows = DeltaTable(str(Path(lake.location) / table)).to_pyarrow_table().to_pylist()
     kept = [row for row in rows for _ in range(wanted(row))]
     new = pa.Table.from_pylist(kept, schema=arrow_schema(table))
-    write_deltalake(str(lake.path / table), new, mode="overwrite")
+    write_deltalake(str(Path(lake.location) / table), new, mode="overwrite")
 
 
 def told(faults, *keys):
@@ -68,7 +69,7 @@ def told(faults, *keys):
 
 def test_a_sound_lake_has_no_faults(lake, tracer, verify):
     assert verify() == (0, [], [])
-    shown = tracer("verify", "--lake", lake.path)
+    shown = tracer("verify", "--lake", lake.location)
     assert shown.exit_code == 0
     # routing, tokens, usage, usage_by_domain and requests twice; runs: its last row
     assert shown.stdout == "11 files and the rows of 1 run checked: no faults\n"
@@ -146,13 +147,13 @@ def test_a_file_of_another_schema_is_found(lake, verify):
     position = table.column_names.index("position")
     wide = table.set_column(position, "position", table["position"].cast(pa.int64()))
     pq.write_table(wide, path)
-    log = max((lake.path / "tokens" / "_delta_log").glob("*.json"))
+    log = max((Path(lake.location) / "tokens" / "_delta_log").glob("*.json"))
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     for entry in entries:
         if "add" in entry:
             entry["add"]["size"] = path.stat().st_size
     log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    for manifest in (lake.path / "_tracer" / "committed").rglob("*.json"):
+    for manifest in (Path(lake.location) / "_tracer" / "committed").rglob("*.json"):
         manifest.unlink()
     _, faults, _ = verify()
     assert told(faults, "path", "detail")[0] == (
@@ -161,7 +162,7 @@ def test_a_file_of_another_schema_is_found(lake, verify):
 
 
 def test_a_table_without_its_log_is_found(lake, verify):
-    for path in (lake.path / "usage" / "_delta_log").iterdir():
+    for path in (Path(lake.location) / "usage" / "_delta_log").iterdir():
         path.unlink()
     code, faults, _ = verify()
     assert code == 1
@@ -190,10 +191,10 @@ def test_a_wrong_count_is_found_with_its_layer_and_file(lake, verify):
         lambda row: (row["request_id"], row["layer_id"], row["position"]) != ("q0", 2, 1),
     )
     _, faults, _ = verify()
-    (file,) = DeltaTable(str(lake.path / "routing")).file_uris()
+    (file,) = DeltaTable(str(Path(lake.location) / "routing")).file_uris()
     assert told(faults, "check", "path", "request_id", "layer_id", "detail")[0] == (
         "counts",
-        str(file).removeprefix(f"{lake.path}/"),
+        str(file).removeprefix(f"{lake.location}/"),
         "q0",
         2,
         "2 rows of routing where 3 tokens were routed, in layer 2",
@@ -287,11 +288,11 @@ def test_tokens_that_are_not_the_request_s_are_found(lake, verify):
 
 def test_what_a_crash_left_is_cleared_away_by_repair_and_nothing_else_is(lake, verify, monkeypatch):
     """A batch that was staged and not committed, a torn file; a broken file stays broken."""
-    writer = ShardWriter(lake.path, "a", num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, "a", num_experts=4, precision="f32")
     files = writer.write("000002-w0", make_rows("q3"))
     requests = commit.write_requests(lake, "a", 2, [{"run_id": "a", **request_row("q3")}])
-    commit.stage_batch(lake.path, "a", 2, [*files, requests])
-    torn = lake.path / "routing" / "a" / ".000003-w0.1.tmp"
+    commit.stage_batch(lake.storage, "a", 2, [*files, requests])
+    torn = Path(lake.location) / "routing" / "a" / ".000003-w0.1.tmp"
     torn.write_bytes(b"PAR1")
     broken = only_file(lake, "usage", 0)
     broken.write_bytes(broken.read_bytes()[:-1])
@@ -316,7 +317,7 @@ def test_what_a_crash_left_is_cleared_away_by_repair_and_nothing_else_is(lake, v
 
 
 def test_repair_leaves_a_run_alone_that_is_being_written(lake, verify):
-    torn = lake.path / "routing" / "a" / ".000003-w0.1.tmp"
+    torn = Path(lake.location) / "routing" / "a" / ".000003-w0.1.tmp"
     torn.write_bytes(b"PAR1")
     with lake.writing("a"):
         _, _, repaired = verify("--repair")
@@ -326,16 +327,16 @@ def test_repair_leaves_a_run_alone_that_is_being_written(lake, verify):
 
 def test_what_a_lake_names_outside_itself_is_refused(lake, tracer):
     """Its log leads to another file: no command reads it."""
-    secret = lake.path.parent / "secret.parquet"
+    secret = Path(lake.location).parent / "secret.parquet"
     os.link(only_file(lake, "routing", 0), secret)
-    log = max((lake.path / "routing" / "_delta_log").glob("*.json"))
+    log = max((Path(lake.location) / "routing" / "_delta_log").glob("*.json"))
     log.write_text(log.read_text().replace("a/000001-w0.parquet", "../../secret.parquet"))
     for words in (["verify"], ["audit"], ["sql", "select count(*) from routing"]):
-        shown = tracer(*words, "--lake", lake.path)
+        shown = tracer(*words, "--lake", lake.location)
         assert shown.exit_code in (1, 3), words
         assert "outside its folder" in shown.stdout + shown.stderr
 
 
 def test_wrong_input(tracer, lake, tmp_path):
     assert tracer("verify", "--lake", tmp_path / "none").failed(2, "not a trace lake")
-    assert tracer("verify", "--lake", lake.path, "--run", "b").failed(2, "no run 'b'")
+    assert tracer("verify", "--lake", lake.location, "--run", "b").failed(2, "no run 'b'")

@@ -20,7 +20,7 @@ def test_paths_are_relative_to_the_job_file(tmp_path):
     (tmp_path / "p.jsonl").write_text("")
     job = load_job(write(tmp_path, "{model: m, dataset: p.jsonl, audit: {output: out/a.json}}"))
     assert (job.model, job.dataset) == (str(tmp_path / "m"), str(tmp_path / "p.jsonl"))
-    assert (job.lake, job.audit.output) == (tmp_path / "lake", tmp_path / "out" / "a.json")
+    assert (job.lake, job.audit.output) == (str(tmp_path / "lake"), tmp_path / "out" / "a.json")
     assert job.report is None
 
 

@@ -37,7 +37,7 @@ def main(folder):
         2: RouterWeights(np.ones((4, 3), np.float32)),
     }
     for run_id, batches in (("a", (["q0", "q1"], ["q2"], ["q3"])), ("b", (["q0"],))):
-        writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+        writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
         with writing_run(lake, run_row(run_id)) as target:
             for batch, names in enumerate(batches):
                 domain = "law" if batch != 1 else "math"
@@ -46,11 +46,11 @@ def main(folder):
                 if batch == 0 and run_id == "a":
                     files.append(writer.write_routers("000000-w0-routers", routers))
                 target.commit(batch, files, [request_row(name, domain=domain) for name in names])
-    for lock in (lake.path / "_tracer" / "locks").iterdir():
+    for lock in (Path(lake.location) / "_tracer" / "locks").iterdir():
         lock.unlink()
     # delta-rs notes where a table was made; nobody reads that.
-    for log in lake.path.glob("*/_delta_log/*.json"):
-        log.write_text(log.read_text().replace(f"file://{lake.path}/", "file:///lake/"))
+    for log in Path(lake.location).glob("*/_delta_log/*.json"):
+        log.write_text(log.read_text().replace(f"file://{lake.location}/", "file:///lake/"))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def clock(monkeypatch):
 
 
 def write(lake, batch):
-    writer = ShardWriter(lake.path, "a", num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, "a", num_experts=4, precision="f32")
     with writing_run(lake, run_row("a")) as target:
         assert target.next_batch == batch
         name = f"q{batch}"

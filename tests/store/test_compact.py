@@ -28,7 +28,7 @@ KEYS = {
 
 def write(lake, run_id, batches, *, first=0, domains=("law", "math")):
     """Batches of two requests each, of both domains in turn."""
-    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
     with writing_run(lake, run_row(run_id)) as target:
         for batch in range(first, first + batches):
             names = [f"q{batch:03d}-{number}" for number in range(2)]
@@ -46,7 +46,7 @@ def lake(tmp_path):
 
 
 def rows(lake, table):
-    return DeltaTable(str(lake.path / table)).to_pyarrow_table()
+    return DeltaTable(str(Path(lake.location) / table)).to_pyarrow_table()
 
 
 def sums(lake):
@@ -142,11 +142,11 @@ def test_a_writer_and_a_reader_go_on_meanwhile(lake, monkeypatch):
     seen = []
     original = replace_files.replace_files
 
-    def slow(folder, *args):
-        if folder.name == "routing":
+    def slow(storage, table, *args):
+        if table == "routing":
             write(lake, "a", 1, first=7)
-            seen.extend(DeltaTable(str(folder)).file_uris())
-        return original(folder, *args)
+            seen.extend(DeltaTable(storage.locate(table)).file_uris())
+        return original(storage, table, *args)
 
     monkeypatch.setattr(compact, "replace_files", slow)
     compact_run(lake, "a", nothing)
@@ -170,7 +170,7 @@ def test_a_crash_before_the_commit_loses_nothing(lake, monkeypatch):
     assert rows(lake, "routing").equals(before)
     assert remove_expired(lake, 0) == (0, 0)  # files that were to go and are still named
     assert compact_run(lake, "a", nothing).after == 5
-    assert len(list((lake.path / "routing" / "a" / "compacted").iterdir())) == 1
+    assert len(list((Path(lake.location) / "routing" / "a" / "compacted").iterdir())) == 1
     assert verify_lake(lake, None, repair=False, checked=nothing).faults == []
 
 

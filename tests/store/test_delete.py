@@ -1,5 +1,7 @@
 """A run taken out of every table, at once for readers, its files later."""
 
+from pathlib import Path
+
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -17,7 +19,7 @@ from tracer.workflow.verify import verify_lake
 
 
 def write(lake, run_id, names):
-    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
     with writing_run(lake, run_row(run_id)) as target:
         for number, name in enumerate(names):
             batch = target.next_batch + number
@@ -34,7 +36,7 @@ def lake(tmp_path):
 
 
 def runs_in(lake, table):
-    found = DeltaTable(str(lake.path / table)).to_pyarrow_table(columns=["run_id"])
+    found = DeltaTable(str(Path(lake.location) / table)).to_pyarrow_table(columns=["run_id"])
     return sorted(found["run_id"].unique().to_pylist())
 
 
@@ -60,10 +62,10 @@ def test_its_files_go_when_they_are_old_enough(lake):
     files = lake.files("routing", "a")
     delete_run(lake, "a", nothing)
     assert remove_expired(lake, 168) == (0, 0)
-    assert len(list((lake.path / "routing" / "a").iterdir())) == len(files)
+    assert len(list((Path(lake.location) / "routing" / "a").iterdir())) == len(files)
     count, _ = remove_expired(lake, 0)
     assert count == 10
-    assert list((lake.path / "routing" / "a").glob("*.parquet")) == []
+    assert list((Path(lake.location) / "routing" / "a").glob("*.parquet")) == []
 
 
 @pytest.mark.parametrize("expired", [False, True])
@@ -84,10 +86,10 @@ def test_an_interrupted_deletion_goes_on(lake, monkeypatch):
     """The run is unknown from the first step on; the same call ends it."""
     original = delete.replace_files
 
-    def crash(folder, *args):
-        if folder.name == "usage":
+    def crash(storage, table, *args):
+        if table == "usage":
             raise KeyboardInterrupt
-        return original(folder, *args)
+        return original(storage, table, *args)
 
     monkeypatch.setattr(delete, "replace_files", crash)
     with pytest.raises(KeyboardInterrupt):
@@ -114,8 +116,8 @@ def test_a_merged_run_can_be_deleted(lake):
 
 def test_rows_in_files_of_another_tool_are_deleted_too(lake):
     """One file then holds both runs; the other run's rows stay."""
-    whole = DeltaTable(str(lake.path / "routing")).to_pyarrow_table()
-    write_deltalake(str(lake.path / "routing"), whole, mode="overwrite")
+    whole = DeltaTable(str(Path(lake.location) / "routing")).to_pyarrow_table()
+    write_deltalake(str(Path(lake.location) / "routing"), whole, mode="overwrite")
     delete_run(lake, "a", nothing)
     assert runs_in(lake, "routing") == ["b"]
     assert lake.num_rows("routing", "b") == 12

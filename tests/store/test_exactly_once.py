@@ -61,7 +61,7 @@ class Machine(RuleBasedStateMachine):
             patch.setattr(os, "fsync", sync)
             with writing_run(self.lake, run_row(RUN)) as target:
                 todo = [name for name in self.wanted if name not in target.done]
-                writer = ShardWriter(self.lake.path, RUN, num_experts=4, precision="f32")
+                writer = ShardWriter(self.lake.storage, RUN, num_experts=4, precision="f32")
                 batch = target.next_batch
                 for first in range(0, len(todo), 2):
                     names = todo[first : first + 2]
@@ -94,16 +94,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 30))
     def commit_an_old_batch_again(self, number):
-        batches = sorted((self.lake.path / "_tracer" / "committed" / RUN).glob("[0-9]*.json"))
-        batches = [path for path in batches if path.stem.isdigit()]
+        storage = self.lake.storage
+        batches = [
+            name for name in storage.names(f"_tracer/committed/{RUN}") if Path(name).stem.isdigit()
+        ]
         if batches:
-            path = batches[number % len(batches)]
-            files = [
-                file
-                for file in read_batch(path)
-                if (self.lake.path / file.table / file.path).is_file()  # expired ones are gone
-            ]
-            commit_batch(self.lake, RUN, int(path.stem), files)
+            batch = batches[number % len(batches)]
+            files = read_batch(storage, batch)
+            gone = storage.missing([f"{file.table}/{file.path}" for file in files])  # expired ones
+            files = [file for file in files if f"{file.table}/{file.path}" not in gone]
+            commit_batch(self.lake, RUN, int(Path(batch).stem), files)
 
     @precondition(lambda self: bool(self.lake.runs()))
     @rule(values=st.sampled_from([30, 100, 8_000_000]))

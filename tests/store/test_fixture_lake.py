@@ -1,6 +1,7 @@
 """The lake of each schema version that was ever released is still read, whole."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_nothing_is_wrong_with_it(lake):
 
 
 def test_its_rows_are_what_they_were(lake):
-    opened = open_lake(lake.path)
+    opened = open_lake(lake.location)
     counts = {
         table: opened.sql(
             f"select run_id, count(*) from {table} group by all order by 1"
@@ -55,7 +56,7 @@ def test_its_rows_are_what_they_were(lake):
 
 
 def test_it_can_be_written_upgraded_and_merged(lake):
-    assert upgrade_lake(lake.path) == []
+    assert upgrade_lake(Path(lake.location)) == []
     with writing_run(lake, run_row("a")) as target:
         assert target.next_batch == 3
         assert sorted(target.done) == ["q0", "q1", "q2", "q3"]

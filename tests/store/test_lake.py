@@ -28,16 +28,16 @@ def lake(tmp_path):
 
 
 def shards(lake, run_id, name, *requests):
-    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
     return writer.write(name, together(*(make_rows(request) for request in requests)))
 
 
 def test_a_new_lake_has_every_table_empty(lake):
     for table in set(TABLES) - set(OPTIONAL_TABLES):
-        frame = pl.read_delta(str(lake.path / table))
+        frame = pl.read_delta(str(Path(lake.location) / table))
         assert frame.height == 0
         assert frame.columns == [column.name for column in table_schema(table).columns]
-    assert not any((lake.path / table).exists() for table in OPTIONAL_TABLES)
+    assert not any((Path(lake.location) / table).exists() for table in OPTIONAL_TABLES)
 
 
 def test_open_refuses_what_is_not_a_lake(tmp_path):
@@ -57,10 +57,10 @@ def test_create_refuses_a_folder_with_other_things(tmp_path):
 def test_create_completes_an_interrupted_creation(lake):
     import shutil
 
-    shutil.rmtree(lake.path / "runs")
+    shutil.rmtree(Path(lake.location) / "runs")
     with pytest.raises(NotALakeError):
-        Lake.open(lake.path)
-    assert Lake.create(lake.path).runs() == []
+        Lake.open(Path(lake.location))
+    assert Lake.create(Path(lake.location)).runs() == []
 
 
 def test_a_lake_of_another_version_is_refused(tmp_path, monkeypatch):
@@ -107,8 +107,8 @@ def test_a_committed_batch_is_seen_by_other_readers(lake):
     with writing_run(lake, run_row("r")) as target:
         target.commit(0, shards(lake, "r", "000000-w0", "a", "b"), [request_row("a")])
     assert lake.request_status("r") == {"a": "complete"}
-    assert pl.read_delta(str(lake.path / "routing")).height == 2 * 3 * 2
-    assert pl.read_parquet(lake.path / "tokens" / "**" / "*.parquet").height == 8
+    assert pl.read_delta(str(Path(lake.location) / "routing")).height == 2 * 3 * 2
+    assert pl.read_parquet(Path(lake.location) / "tokens" / "**" / "*.parquet").height == 8
 
 
 def test_files_are_filtered_by_run(lake):
@@ -124,8 +124,8 @@ def test_committing_a_batch_again_adds_nothing(lake):
         files = shards(lake, "r", "000000-w0", "a")
         target.commit(0, files, [request_row("a")])
         target.commit(0, files, [request_row("a")])
-    assert pl.read_delta(str(lake.path / "routing")).height == 6
-    assert pl.read_delta(str(lake.path / "requests")).height == 1
+    assert pl.read_delta(str(Path(lake.location) / "routing")).height == 6
+    assert pl.read_delta(str(Path(lake.location) / "requests")).height == 1
 
 
 def test_a_commit_reads_no_more_of_the_log_in_a_long_run(lake):
@@ -133,7 +133,7 @@ def test_a_commit_reads_no_more_of_the_log_in_a_long_run(lake):
     with writing_run(lake, run_row("a")) as target:
         for batch in range(25):
             target.commit(batch, [], [request_row(f"q{batch}")])
-    log = lake.path / "requests" / "_delta_log"
+    log = Path(lake.location) / "requests" / "_delta_log"
     newest = max(int(path.name.split(".")[0]) for path in log.glob("*.json"))
     checkpoint = json.loads((log / "_last_checkpoint").read_text())["version"]
     assert newest == 25
@@ -168,17 +168,17 @@ def test_a_crash_between_tables_is_finished_by_the_next_writer(lake, monkeypatch
 
     assert lake.request_status("r") == {"a": "complete"}
     for table, rows in {"routing": 6, "tokens": 4, "usage": 6}.items():
-        assert pl.read_delta(str(lake.path / table)).height == rows
+        assert pl.read_delta(str(Path(lake.location) / table)).height == rows
     assert recover(lake, "r") == 0
 
 
 def test_files_no_table_names_are_removed_on_resume(lake):
     shards(lake, "r", "000000-w0", "a")
-    (lake.path / "routing" / "r" / ".000001-w0.77.tmp").write_bytes(b"half")
+    (Path(lake.location) / "routing" / "r" / ".000001-w0.77.tmp").write_bytes(b"half")
     with writing_run(lake, run_row("r")) as target:
         assert target.done == frozenset()
         assert target.next_batch == 0
-    assert not list(lake.path.glob("*/r/*"))
+    assert not list(Path(lake.location).glob("*/r/*"))
 
 
 def test_resuming_goes_on_after_the_last_batch(lake):
@@ -193,7 +193,7 @@ def test_one_run_has_one_writer(lake):
     """Another process holds the lock; this one is told so and changes nothing."""
     script = (
         "import sys, time; from tracer.store.lake import Lake;"
-        f"lake = Lake.open({str(lake.path)!r});"
+        f"lake = Lake.open({lake.location!r});"
         "context = lake.writing('r'); context.__enter__(); print('held', flush=True);"
         "sys.stdin.read()"
     )
@@ -225,11 +225,11 @@ def test_two_processes_commit_to_one_lake_without_loss(lake):
     )
     root = str(Path(__file__).parents[2])
     writers = [
-        subprocess.Popen([sys.executable, "-c", script, str(lake.path), run, root])
+        subprocess.Popen([sys.executable, "-c", script, lake.location, run, root])
         for run in ("r", "s")
     ]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
-    routing = pl.read_delta(str(lake.path / "routing"))
+    routing = pl.read_delta(str(Path(lake.location) / "routing"))
     assert routing.height == 16 * 6
     assert routing.select("run_id", "request_id").n_unique() == 16
     assert {row["status"] for row in lake.runs()} == {"complete"}
@@ -267,7 +267,7 @@ def test_a_missing_file_or_log_is_damage(lake):
     Path(lake.files("requests", "r")[0]).unlink()
     with pytest.raises(DamagedDataError, match=r"000000\.parquet is gone"):
         lake.request_status("r")
-    (lake.path / "usage" / "_delta_log" / ("0" * 20 + ".json")).write_text("not json")
+    (Path(lake.location) / "usage" / "_delta_log" / ("0" * 20 + ".json")).write_text("not json")
     with pytest.raises(DamagedDataError, match="table usage"):
         lake.delta("usage")
 

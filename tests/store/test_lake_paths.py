@@ -16,7 +16,7 @@ def test_any_folder_can_be_a_lake(tmp_path, name):
     lake = Lake.create(tmp_path / name)
     for run_id in ("r", "s"):
         with writing_run(lake, run_row(run_id)) as target:
-            writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+            writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
             target.commit(0, writer.write("000000-w0", make_rows("a")), [request_row("a")])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     opened = open_lake(tmp_path / name)

@@ -44,7 +44,7 @@ def rows_with_extras(request):
 
 def files_of(lake, run_id, batch, request):
     """A shard with all that can be recorded, the routers of the run among it."""
-    writer = ShardWriter(lake.path, run_id, num_experts=4, precision="f32")
+    writer = ShardWriter(lake.storage, run_id, num_experts=4, precision="f32")
     name = f"{batch:06d}-w0"
     return [
         *writer.write(name, rows_with_extras(request)),
@@ -53,11 +53,13 @@ def files_of(lake, run_id, batch, request):
 
 
 def heights(lake):
-    return {table: pl.read_delta(str(lake.path / table)).height for table in OPTIONAL_TABLES}
+    return {
+        table: pl.read_delta(str(Path(lake.location) / table)).height for table in OPTIONAL_TABLES
+    }
 
 
 def test_a_lake_without_them_shows_them_empty(lake):
-    opened = open_lake(lake.path)
+    opened = open_lake(lake.location)
     for table in OPTIONAL_TABLES:
         names = arrow_schema(table).names
         relation = opened.sql(f"from {table}")
@@ -66,17 +68,17 @@ def test_a_lake_without_them_shows_them_empty(lake):
         assert (frame.columns, frame.height) == (names, 0)
         assert lake.files(table) == []
         assert lake.num_rows(table, "r") == 0
-        assert not (lake.path / table).exists()
+        assert not (Path(lake.location) / table).exists()
 
 
 def test_a_run_that_has_them_makes_them(lake):
     with writing_run(lake, run_row("plain")) as target:
-        writer = ShardWriter(lake.path, "plain", num_experts=4, precision="f32")
+        writer = ShardWriter(lake.storage, "plain", num_experts=4, precision="f32")
         target.commit(0, writer.write("000000-w0", make_rows("a")), [request_row("a")])
     with writing_run(lake, run_row("rich")) as target:
         target.commit(0, files_of(lake, "rich", 0, "a"), [request_row("a")])
     assert heights(lake) == {"candidates": 6, "router_logits": 6, "routers": 2}
-    opened = open_lake(lake.path)
+    opened = open_lake(lake.location)
     query = (
         "select count(*), min(candidates.scores[1]), max(logits[4]), any_value(run_id)"
         " from routing join candidates using (run_id, request_id, position, layer_id)"
@@ -94,7 +96,7 @@ def test_routers_are_committed_once_per_run(lake):
         for batch, request in enumerate("ab"):
             with writing_run(lake, run_row(run_id)) as target:
                 target.commit(batch, files_of(lake, run_id, batch, request), [request_row(request)])
-    routers = pl.read_delta(str(lake.path / "routers"))
+    routers = pl.read_delta(str(Path(lake.location) / "routers"))
     assert sorted(routers.select("run_id", "layer_id").rows()) == [
         (run_id, layer) for run_id in ("r", "s") for layer in (0, 2)
     ]
@@ -127,7 +129,7 @@ def test_a_crash_between_any_two_tables_is_finished(lake, monkeypatch, done):
 def test_a_crash_before_the_commit_leaves_nothing_behind(lake):
     files_of(lake, "r", 0, "a")
     assert commit.recover(lake, "r") == 7
-    assert not list(lake.path.glob("*/r/*"))
+    assert not list(Path(lake.location).glob("*/r/*"))
     assert all(lake.files(table) == [] for table in OPTIONAL_TABLES)
 
 
@@ -137,8 +139,8 @@ def test_a_file_that_is_gone_is_damage(lake):
     Path(lake.files("candidates")[0]).unlink()
     with pytest.raises(DamagedDataError, match="candidates names it"):
         lake.files("candidates")
-    shutil.rmtree(lake.path / "router_logits" / "_delta_log")
-    (lake.path / "router_logits" / "_delta_log").mkdir()
+    shutil.rmtree(Path(lake.location) / "router_logits" / "_delta_log")
+    (Path(lake.location) / "router_logits" / "_delta_log").mkdir()
     with pytest.raises(DamagedDataError, match="table router_logits"):
         lake.files("router_logits")
 
@@ -156,7 +158,7 @@ def test_two_processes_may_make_a_table_at_once(lake):
         "    print('ready', flush=True); sys.stdin.readline()\n"
         "    target.commit(0, files, [request_row('a')])\n"
     )
-    arguments = [sys.executable, "-c", script, str(lake.path)]
+    arguments = [sys.executable, "-c", script, lake.location]
     root = str(Path(__file__).parents[2])
     writers = [
         subprocess.Popen(
@@ -200,7 +202,7 @@ def older(tmp_path):
 
 def test_an_older_lake_is_read_with_its_new_columns_empty(older):
     assert older.run("old")["options"] is None
-    opened = open_lake(older.path)
+    opened = open_lake(older.location)
     assert opened.sql("select run_id, model, options from runs").fetchall() == [("old", "m", None)]
     frame = opened.scan("runs").collect()
     assert frame.columns == arrow_schema("runs").names
@@ -210,10 +212,12 @@ def test_an_older_lake_is_read_with_its_new_columns_empty(older):
 def test_an_older_lake_takes_new_runs(older):
     with writing_run(older, run_row("new", options="{}")) as target:
         target.commit(0, files_of(older, "new", 0, "a"), [request_row("a")])
-    opened = open_lake(older.path)
+    opened = open_lake(older.location)
     query = "select run_id, options from runs order by run_id"
     assert opened.sql(query).fetchall() == [("new", "{}"), ("old", None)]
     frame = opened.scan("runs").sort("run_id").collect()
     assert frame["options"].to_list() == ["{}", None]
     assert [run["options"] for run in older.runs()] == [None, "{}"]
-    assert set(pl.read_delta(str(older.path / "runs")).columns) == set(arrow_schema("runs").names)
+    assert set(pl.read_delta(older.storage.locate("runs")).columns) == set(
+        arrow_schema("runs").names
+    )

@@ -9,13 +9,14 @@ import pytest
 from tests.store.conftest import make_rows, together
 from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
+from tracer.store.lake_location import open_storage
 from tracer.store.shard import ShardWriter
 from tracer.store.shard_rows import RouterWeights
 
 
 @pytest.fixture
 def writer(tmp_path):
-    return ShardWriter(tmp_path, "r", num_experts=4, precision="f32")
+    return ShardWriter(open_storage(tmp_path), "r", num_experts=4, precision="f32")
 
 
 def read(tmp_path, table):
@@ -70,7 +71,9 @@ def test_bf16_weights_are_rounded_and_rollups_agree_with_rows(tmp_path):
     rows = make_rows(
         choices={n: [[(0, weights[0]), (1, weights[1])]] * 3 for n in (0, 2)}, prompt=3
     )
-    ShardWriter(tmp_path, "r", num_experts=4, precision="bf16").write("000000-w0", rows)
+    ShardWriter(open_storage(tmp_path), "r", num_experts=4, precision="bf16").write(
+        "000000-w0", rows
+    )
     rows = read(tmp_path, "routing").to_pylist()
     assert rows[0]["gate_weights"] == [0.69921875, 0.10009765625]
     usage = read(tmp_path, "usage").to_pylist()
@@ -101,7 +104,7 @@ def test_running_out_of_space_leaves_no_file(tmp_path):
     script = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
-        "from pathlib import Path; import numpy as np;"
+        "import numpy as np; from tracer.store.lake_location import open_storage;"
         "from tracer.store.shard import ShardWriter; "
         "from tracer.store.shard_rows import ShardRows, TracedRequest;"
         "rng = np.random.default_rng(0); n = 4000;"
@@ -109,7 +112,7 @@ def test_running_out_of_space_leaves_no_file(tmp_path):
         "request = TracedRequest('q', 'd', n, np.arange(n + 1, dtype=np.int32), n);"
         "rows = ShardRows((0, 1), [request], np.arange(n, dtype=np.int32), ids,"
         " rng.random((n, 2, 8), dtype=np.float32));"
-        f"ShardWriter(Path({str(tmp_path)!r}), 'r', 64, 'f32').write('000000-w0', rows)"
+        f"ShardWriter(open_storage({str(tmp_path)!r}), 'r', 64, 'f32').write('000000-w0', rows)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -133,7 +136,9 @@ def test_packed_records_give_the_same_files(tmp_path):
     packed = dataclasses.replace(plain, expert_ids=ids, gate_weights=weights)
     assert not packed.gate_weights.flags.c_contiguous
     for name, rows in (("plain", plain), ("packed", packed)):
-        ShardWriter(tmp_path / name, "r", num_experts=4, precision="bf16").write("000000-w0", rows)
+        ShardWriter(open_storage(tmp_path / name), "r", num_experts=4, precision="bf16").write(
+            "000000-w0", rows
+        )
     files = sorted(path.relative_to(tmp_path / "plain") for path in tmp_path.glob("plain/*/*/*"))
     assert len(files) == 4
     for file in files:

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tracer.analysis.views import LakeFiles, defused, quoted, undefused, view_statements
+from tracer.analysis.views import LakeFiles, defused, quoted, undefused, views_of
 from tracer.errors import DamagedDataError, InputError, QueryError, TracerError, first_line
 from tracer.schema import query_path
 
@@ -58,18 +58,20 @@ def connect(lake: LakeFiles, run_id: str | None = None) -> duckdb.DuckDBPyConnec
         DamagedDataError: a file of the lake is missing or broken.
         QueryError: a file of the lake cannot be read for another reason.
     """
-    views = view_statements(lake, run_id).values()
+    views = views_of(lake, run_id)
     con = empty_connection()
     try:
-        for view in views:
+        for name, dataset in views.datasets.items():
+            con.register(name, dataset)
+        for view in views.statements.values():
             con.execute(view)
-        root = f"{lake.path}{os.sep}"
+        root = f"{lake.location}/"
         allowed = ", ".join(map(quoted, {root, defused(root)}))  # views name files by pattern
         con.execute(f"set allowed_directories = [{allowed}]")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
     except duckdb.Error as error:
-        told = _told(con, error, views)
+        told = _told(con, error, views.statements.values())
         con.close()
         raise told from error
     return con

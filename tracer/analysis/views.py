@@ -6,12 +6,20 @@ long form of `routing`, `choices`, is the one view that unnests a list; its text
 """
 
 import re
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tracer.schema import TABLES, query_path, table_schema
 
-__all__ = ["LakeFiles", "defused", "quoted", "undefused", "view_statements"]
+__all__ = [
+    "LakeFiles",
+    "Views",
+    "defused",
+    "quoted",
+    "undefused",
+    "views_of",
+]
 
 _TYPES = {
     "string": "varchar",
@@ -29,10 +37,17 @@ _NESTED = re.compile(r"(list|map)<(.+)>")
 class LakeFiles(Protocol):
     """What analysis needs of a lake; ``tracer.store.lake.Lake`` is one."""
 
-    path: Path
+    @property
+    def location(self) -> str:
+        """Its folder or URL."""
+        ...
 
     def files(self, table: str, run_id: str | None = None) -> list[str]:
-        """Absolute paths of the Parquet files that make up a table now, of all runs or one."""
+        """Locations of the Parquet files that make up a table now, of all runs or one."""
+        ...
+
+    def dataset(self, table: str, files: Sequence[str]) -> Any:
+        """Some files as an Arrow dataset where DuckDB cannot open them by itself; else None."""
         ...
 
     def run(self, run_id: str | None = None) -> dict[str, object]:
@@ -40,35 +55,60 @@ class LakeFiles(Protocol):
         ...
 
 
-def view_statements(lake: LakeFiles, run_id: str | None = None) -> dict[str, str]:
-    """``create or replace view`` statement by view name, in the order they must be run.
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What makes the tables of a lake visible.
+
+    statements: ``create or replace view`` by view name, in the order they must be run
+    datasets: what they read beside files, by the names to register them under
+    """
+
+    statements: dict[str, str]
+    datasets: dict[str, Any]
+
+
+def views_of(lake: LakeFiles, run_id: str | None = None, *, files_only: bool = False) -> Views:
+    """The views of a lake as it is now.
 
     Args:
         lake: the lake to read.
         run_id: reads the files of this run only; `runs` still lists every run.
+        files_only: for another DuckDB, which opens every file by its location.
     """
-    statements = {table: _table_view(table, lake.files(table, run_id)) for table in TABLES}
+    views = Views({}, {})
+    for table in TABLES:
+        files = lake.files(table, run_id)
+        dataset = None if files_only else lake.dataset(table, files)
+        if dataset is not None:
+            source = f"files_of_{table}"
+            views.datasets[source] = dataset
+            select = f"select {_names(table)} from {source}"  # noqa: S608
+        else:
+            select = _select(table, files)
+        views.statements[table] = f"create or replace view {table} as {select}"
     choices = query_path("views/choices").read_text(encoding="utf-8")
-    statements["choices"] = f"create or replace view choices as\n{choices}"
-    return statements
+    views.statements["choices"] = f"create or replace view choices as\n{choices}"
+    return views
 
 
-def _table_view(table: str, files: list[str]) -> str:
+def _select(table: str, files: list[str]) -> str:
     columns = table_schema(table).columns
     nulls = ", ".join(f'null::{_duckdb_type(c.type)} as "{c.name}"' for c in columns)
     empty = f"select {nulls} where false"
-    if files:
-        names = ", ".join(f'"{column.name}"' for column in columns)
-        paths = ", ".join(quoted(defused(file)) for file in files)  # DuckDB expands globs
-        # Folders named like `domain=law` above a lake would otherwise replace the column.
-        source = f"select {names} from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
-        if any(column.nullable for column in columns):
-            # Such a column may be younger than some of the files, which then do not have it.
-            rows = f"from read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
-            source = f"select {names} from ({empty} union all by name {rows})"  # noqa: S608
-    else:
-        source = empty
-    return f"create or replace view {table} as {source}"
+    if not files:
+        return empty
+    names = _names(table)
+    paths = ", ".join(quoted(defused(file)) for file in files)  # DuckDB expands globs
+    if any(column.nullable for column in columns):
+        # Such a column may be younger than some of the files, which then do not have it.
+        rows = f"from read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
+        return f"select {names} from ({empty} union all by name {rows})"  # noqa: S608
+    # Folders named like `domain=law` above a lake would otherwise replace the column.
+    return f"select {names} from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
+
+
+def _names(table: str) -> str:
+    return ", ".join(f'"{column.name}"' for column in table_schema(table).columns)
 
 
 def _duckdb_type(name: str) -> str:

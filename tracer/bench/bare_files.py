@@ -14,6 +14,7 @@ from tracer.store.column_chunks import Runs
 from tracer.store.layer_file import Layer, Plain, write_layers
 from tracer.store.parquet_files import ShardFile, write_file
 from tracer.store.shard_rows import ShardRows
+from tracer.store.storage import Storage
 
 __all__ = ["arrow_layers", "write_routing", "write_with_pyarrow"]
 
@@ -22,7 +23,7 @@ _PHASES = ("prompt", "generated")
 _MAX_DICTIONARY = 1 << 28  # see tracer.store.parquet_files
 
 
-def write_routing(lake_path: Path, rows: ShardRows, num_experts: int) -> ShardFile:
+def write_routing(storage: Storage, rows: ShardRows, num_experts: int) -> ShardFile:
     """Check, sort, encode and sync `routing` as a shard does, of weights recorded as bfloat16.
 
     Nothing is summed, and no other table written.
@@ -55,7 +56,7 @@ def write_routing(lake_path: Path, rows: ShardRows, num_experts: int) -> ShardFi
         )
 
     rows.check_frame(num_experts)
-    return write_file(lake_path, "routing", _RUN, "rows", fill)
+    return write_file(storage, "routing", _RUN, "rows", fill)
 
 
 def arrow_layers(rows: ShardRows, num_experts: int) -> list[pa.Table]:

@@ -30,7 +30,7 @@ def fill_lake(
         The new lake in ``folder``, and bytes by table.
     """
     lake = Lake.create(folder)
-    writer = ShardWriter(lake.path, run_id, made.model.num_experts, "bf16")
+    writer = ShardWriter(lake.storage, run_id, made.model.num_experts, "bf16")
     sizes: dict[str, int] = {}
     with writing_run(lake, _run_row(made.model, run_id)) as run:
         for batch in range(batches):

@@ -118,7 +118,7 @@ def _record(
     row_format = shape.row_format()
     before, began = _resident(), time.perf_counter()
     drain = Drain(row_format.row_bytes, _STEP_ROWS, torch.device("cpu"))
-    writer = ShardWriter(target.lake.path, target.run_id, shape.num_experts, "bf16")
+    writer = ShardWriter(target.lake.storage, target.run_id, shape.num_experts, "bf16")
     collector = Collector(writer, row_format, range(shape.num_layers), "w0")
     collector.start()
     batch_tokens = SHARD_CHOICES // (shape.num_layers * shape.top_k)

@@ -158,7 +158,7 @@ class FullMode(Mode):
     def open(self) -> None:
         """The worker's hooks, step watching and threads."""
         self._bench.worker.tracer_capture.attach()
-        lake = str(self._target.lake.path)
+        lake = self._target.lake.location
         self._bench.engine.call("tracer_begin", lake, self._target.run_id, "bench")
         self._on = self._switch.read()
         self._switch.turn(self._off)

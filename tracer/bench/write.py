@@ -112,7 +112,7 @@ class _Trial:
         self._experts = made.model.num_experts
         self._folder = folder
         self._run = begin_run(folder / "lake", made.model, _RUN)
-        self._writer = ShardWriter(self._run.lake.path, _RUN, self._experts, "bf16")
+        self._writer = ShardWriter(self._run.lake.storage, _RUN, self._experts, "bf16")
         self._tables = arrow_layers(made.batch(0), self._experts)
         choices = list(made.rows.choices(self._experts))
         self._planes = [
@@ -166,7 +166,7 @@ class _Trial:
     def _write_rows(self) -> Spent:
         rows = self._made.batch(0)
         watch = Stopwatch()
-        file = write_routing(self._run.lake.path, rows, self._experts)
+        file = write_routing(self._run.lake.storage, rows, self._experts)
         spent = watch.read()
         self._remove([file])
         return spent
@@ -194,4 +194,4 @@ class _Trial:
 
     def _remove(self, files: Sequence[ShardFile]) -> None:
         for file in files:
-            (self._run.lake.path / file.table / file.path).unlink()
+            self._run.lake.storage.remove(f"{file.table}/{file.path}")

@@ -31,7 +31,7 @@ __all__ = ["capture"]
 
 
 def capture(
-    request: CaptureRequest, dataset: Dataset, lake_path: Path, progress: Progress
+    request: CaptureRequest, dataset: Dataset, lake_path: Path | str, progress: Progress
 ) -> CaptureSummary:
     """Run the dataset through the model and record every token's routing in the lake.
 
@@ -57,7 +57,7 @@ def capture(
     if stored is not None and stored["status"] == "complete":
         lake = Lake.open(lake_path)
         progress.note(f"run {stored['run_id']} is already complete")
-        return _count_run(CaptureSummary(stored["run_id"], str(lake.path)), lake, resumed=True)
+        return _count_run(CaptureSummary(stored["run_id"], lake.location), lake, resumed=True)
     progress.note("loading the model")
     engine = start(config)
     try:
@@ -67,7 +67,7 @@ def capture(
             todo = [prompt for prompt in prompts if prompt.request_id not in target.done]
             progress.begin(len(prompts), len(prompts) - len(todo))
             summary = CaptureSummary(
-                target.run_id, str(lake.path), resumed_requests=len(target.done)
+                target.run_id, lake.location, resumed_requests=len(target.done)
             )
             lora = lora_request(request.lora) if request.lora is not None else None
             Recording(request, engine, target, row, progress, summary, lora).run(
@@ -92,7 +92,7 @@ def _prompts(
     return fit_prompts(requests, config.model_config.max_model_len, request.too_long)
 
 
-def _stored_run(lake_path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def _stored_run(lake_path: Path | str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The run's row if an earlier call began it; None where there is no such run or lake."""
     try:
         runs = Lake.open(lake_path).runs()

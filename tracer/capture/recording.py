@@ -105,7 +105,7 @@ class Recording:
         began = time.perf_counter()
         self.engine.call(
             "tracer_begin",
-            str(self.target.lake.path),
+            self.target.lake.location,
             self.target.run_id,
             secrets.token_hex(3),
             self.target.next_batch == 0,

@@ -6,7 +6,6 @@ exception in a worker reaches the driver without its type.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tracer.capture.attach import Attached, attach, join_peers
@@ -17,6 +16,7 @@ from tracer.capture.finished import FinishedRequest
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.steps import check_runner, watch_steps
 from tracer.errors import TracerError
+from tracer.store.lake_location import open_storage
 from tracer.store.shard import ShardFile, ShardWriter
 
 __all__ = ["WorkerCapture", "install"]
@@ -115,11 +115,11 @@ class WorkerCapture:
             **self._attached.facts.to_dict(),
         }
 
-    def begin(self, lake_path: str, run_id: str, attempt: str, first: bool = True) -> Any:
+    def begin(self, lake: str, run_id: str, attempt: str, first: bool = True) -> Any:
         """Start recording into a lake. Rows of earlier requests are not kept.
 
         Args:
-            lake_path: the lake.
+            lake: its location.
             run_id: the run.
             attempt: goes into the shards' names: a worker that outlived its killed driver cannot
                 overwrite what a later attempt wrote.
@@ -132,7 +132,7 @@ class WorkerCapture:
         engine = self._worker.parallel_config.data_parallel_rank
         name = f"w{engine}.{self._worker.rank}-{attempt}"
         writer = ShardWriter(
-            Path(lake_path), run_id, facts.num_experts, self._options.weight_precision
+            open_storage(lake), run_id, facts.num_experts, self._options.weight_precision
         )
         try:
             check_runner(self._worker.model_runner)

@@ -52,7 +52,7 @@ def command(
     rank_cutoff: int | None,
     domains_file: Path | None,
     allow_missing_tokens: bool,
-    lake_path: Path,
+    lake_path: str,
     output_format: str,
 ) -> None:
     """Find each layer's standing committee (COMMITTEEAUDIT, arXiv 2601.03425).

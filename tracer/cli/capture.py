@@ -159,7 +159,7 @@ def command(**arguments: Any) -> None:
 
 
 def _capture(
-    *, model: str, dataset: str, lake_path: Path, verbose: bool, **options: Any
+    *, model: str, dataset: str, lake_path: str, verbose: bool, **options: Any
 ) -> dict[str, Any]:
     from tracer.capture.manifest import CaptureRequest
     from tracer.datasets.options import DatasetOptions

@@ -1,7 +1,5 @@
 """``tracer compact``: small files into few, while others read and write."""
 
-from pathlib import Path
-
 import click
 
 from tracer.cli.options import format_option, keep_option, lake_option, write_json
@@ -14,7 +12,7 @@ __all__ = ["command"]
 @keep_option
 @lake_option
 @format_option("table", "json")
-def command(run_id: str | None, keep_hours: float, lake_path: Path, output_format: str) -> None:
+def command(run_id: str | None, keep_hours: float, lake_path: str, output_format: str) -> None:
     """Merge the small files of a run into files of about 8 million choices.
 
     Rows and their order stay, with one row group per layer. Readers see a table before a merge or

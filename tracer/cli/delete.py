@@ -1,7 +1,6 @@
 """``tracer delete``: a run out of every table."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -17,7 +16,7 @@ __all__ = ["command"]
 @keep_option
 @lake_option
 @format_option("table", "json")
-def command(run_id: str, yes: bool, keep_hours: float, lake_path: Path, output_format: str) -> None:
+def command(run_id: str, yes: bool, keep_hours: float, lake_path: str, output_format: str) -> None:
     """Remove a run and all its rows from the lake.
 
     No reader finds the run from then on. Its files stay on disk for those who are reading them and

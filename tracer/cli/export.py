@@ -25,7 +25,7 @@ __all__ = ["command"]
 @lake_option
 @format_option("table", "json")
 def command(
-    run_id: str | None, form: str, output: Path, force: bool, lake_path: Path, output_format: str
+    run_id: str | None, form: str, output: Path, force: bool, lake_path: str, output_format: str
 ) -> None:
     """Write a run for another program, whole or not at all.
 

@@ -47,7 +47,7 @@ def command(
     run: Path,
     run_id: str | None,
     weight_precision: str,
-    lake_path: Path,
+    lake_path: str,
     output_format: str,
 ) -> None:
     """Bring routing recorded elsewhere into the lake.

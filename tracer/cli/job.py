@@ -19,13 +19,13 @@ def command() -> None:
 @click.option(
     "--lake",
     "lake_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     envvar="TRACER_LAKE",
     show_envvar=True,
     help="The trace lake.  [default: the file's `lake`, else lake beside the file]",
 )
 @click.option("--verbose", is_flag=True, help="Show the engine's log.")
-def run(file: Path, lake_path: Path | None, verbose: bool) -> None:
+def run(file: Path, lake_path: str | None, verbose: bool) -> None:
     """Run the job of FILE and print a JSON summary.
 
     Steps that are done already are skipped, an interrupted capture is resumed, so a scheduler

@@ -24,16 +24,16 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def lake_option(command: _Command) -> _Command:
-    """``--lake``: the folder all commands work on."""
+    """``--lake``: the lake all commands work on, a folder or a URL."""
     return click.option(
         "--lake",
         "lake_path",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         envvar="TRACER_LAKE",
-        default=Path("./lake"),
+        default="./lake",
         show_default=True,
         show_envvar=True,
-        help="The trace lake.",
+        help="The trace lake: a folder, or s3://bucket/folder.",
     )(command)
 
 

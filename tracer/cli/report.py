@@ -32,7 +32,7 @@ def command(
     min_presence: float,
     domains_file: Path | None,
     allow_missing_tokens: bool,
-    lake_path: Path,
+    lake_path: str,
 ) -> None:
     """Write a self-contained HTML report of one run.
 

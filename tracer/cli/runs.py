@@ -1,6 +1,5 @@
 """``tracer runs``: what the lake holds."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +15,7 @@ __all__ = ["command"]
 @click.command("runs")
 @lake_option
 @format_option("table", "json")
-def command(lake_path: Path, output_format: str) -> None:
+def command(lake_path: str, output_format: str) -> None:
     """List the runs of a lake, oldest first.
 
     Requests are the complete ones; those that are skipped (never run), uncaptured (run, not

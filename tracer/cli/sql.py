@@ -28,7 +28,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 def command(
     context: click.Context,
     query: str | None,
-    lake_path: Path,
+    lake_path: str,
     print_views: bool,
     output: Path | None,
     output_format: str,
@@ -45,7 +45,7 @@ def command(
         tracer sql --print-views > views.sql && duckdb -init views.sql
     """
     from tracer.analysis.sql import connect, run_sql
-    from tracer.analysis.views import view_statements
+    from tracer.analysis.views import views_of
     from tracer.store.lake import Lake
 
     if print_views == bool(query):
@@ -57,7 +57,7 @@ def command(
         output_format = _FORMATS.get(output.suffix.lower(), output_format)
     lake = Lake.open(lake_path)
     if print_views:
-        for statement in view_statements(lake).values():
+        for statement in views_of(lake, files_only=True).statements.values():
             click.echo(f"{statement.strip().rstrip(';')};")
         return
     if query == "-":

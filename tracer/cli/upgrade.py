@@ -1,7 +1,5 @@
 """``tracer upgrade``: a lake of an older version brought up to date."""
 
-from pathlib import Path
-
 import click
 
 from tracer.cli.options import format_option, lake_option, write_json
@@ -12,7 +10,7 @@ __all__ = ["command"]
 @click.command("upgrade")
 @lake_option
 @format_option("table", "json")
-def command(lake_path: Path, output_format: str) -> None:
+def command(lake_path: str, output_format: str) -> None:
     """Bring a lake that an older version made up to date, in place.
 
     Adds columns and settings that came since. Rows stay as they are; others may read and write the

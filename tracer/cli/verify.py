@@ -1,7 +1,5 @@
 """``tracer verify``: whether everything in the lake is as it was written."""
 
-from pathlib import Path
-
 import click
 
 from tracer.cli.options import format_option, lake_option, run_option, write_json
@@ -19,7 +17,7 @@ __all__ = ["command"]
 )
 @lake_option
 @format_option("table", "json")
-def command(run_id: str | None, repair: bool, lake_path: Path, output_format: str) -> int:
+def command(run_id: str | None, repair: bool, lake_path: str, output_format: str) -> int:
     """Check every file and every row of a lake, or of one run.
 
     Files: gone, cut off, changed since they were committed, unreadable. Rows: requests without

@@ -12,20 +12,17 @@ table, checks the id and commits on that same handle.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES
-from tracer.store.durable import sync_folder
 from tracer.store.lake import Lake
 from tracer.store.manifests import (
     committed_files,
@@ -35,6 +32,8 @@ from tracer.store.manifests import (
     staged_batches,
 )
 from tracer.store.parquet_files import ShardFile, write_table
+from tracer.store.parquet_source import read_footer
+from tracer.store.storage import Storage
 
 __all__ = [
     "COMMIT_ORDER",
@@ -64,12 +63,12 @@ def write_requests(
 ) -> ShardFile:
     """Write the batch's rows of `requests` to a durable file, not yet committed."""
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema("requests"))
-    return write_table(lake.path, "requests", run_id, f"{batch:06d}", [table])
+    return write_table(lake.storage, "requests", run_id, f"{batch:06d}", [table])
 
 
 def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]) -> None:
     """Stage a batch, commit its files table by table, file it as committed."""
-    _publish(lake, run_id, stage_batch(lake.path, run_id, batch, list(files)))
+    _publish(lake, run_id, stage_batch(lake.storage, run_id, batch, list(files)))
 
 
 def recover(lake: Lake, run_id: str) -> int:
@@ -80,36 +79,34 @@ def recover(lake: Lake, run_id: str) -> int:
     Returns:
         Number of files removed.
     """
-    for staged in staged_batches(lake.path, run_id):
+    for staged in staged_batches(lake.storage, run_id):
         _publish(lake, run_id, staged)
     strays = stray_files(lake, run_id)
-    for path in strays:
-        path.unlink()
+    for name in strays:
+        lake.storage.remove(name)
     return len(strays)
 
 
-def stray_files(lake: Lake, run_id: str) -> list[Path]:
-    """Files in a run's folders that were never part of a table.
+def stray_files(lake: Lake, run_id: str) -> list[str]:
+    """Names of files in a run's folders that were never part of a table.
 
     Those that a table named once and names no more are not among them: a reader may be at them.
     """
-    committed = committed_files(lake.path, run_id)
-    strays = []
+    committed = committed_files(lake.storage, run_id)
+    strays: list[str] = []
     for table in COMMIT_ORDER:
         live = set(lake.named_files(table, run_id))
         strays += [
-            path
-            for path in sorted((lake.path / table / run_id).glob("*"))
-            if path.is_file()  # compacted files have a folder and a writer of their own
-            and str(path) not in live
-            and str(path.relative_to(lake.path)) not in committed
+            name  # compacted files have a folder and a writer of their own
+            for name in lake.storage.names(f"{table}/{run_id}")
+            if lake.storage.locate(name) not in live and name not in committed
         ]
     return strays
 
 
 def next_batch(lake: Lake, run_id: str) -> int:
     """Number of the first batch that was not committed yet."""
-    names = [Path(path).stem for path in lake.files("requests", run_id)]
+    names = [PurePosixPath(path).stem for path in lake.files("requests", run_id)]
     batch = max((int(name) + 1 for name in names if name.isdigit()), default=0)
     # Another Delta tool may have merged the files; the ids of the commits stay.
     requests = lake.delta("requests")
@@ -122,15 +119,15 @@ def _app_id(run_id: str, batch: int) -> str:
     return f"{run_id}/{batch:06d}"
 
 
-def _publish(lake: Lake, run_id: str, staged: Path) -> None:
-    files = read_batch(staged)
+def _publish(lake: Lake, run_id: str, staged: str) -> None:
+    files = read_batch(lake.storage, staged)
     for table in COMMIT_ORDER:
         mine = [file for file in files if file.table == table and file.num_rows]
         if mine:
             if table == "routers" and lake.named_files(table, run_id):
                 continue
-            _add_once(lake, table, mine, _app_id(run_id, int(staged.stem)))
-    file_as_committed(lake.path, run_id, staged)
+            _add_once(lake, table, mine, _app_id(run_id, int(PurePosixPath(staged).stem)))
+    file_as_committed(lake.storage, run_id, staged)
 
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
@@ -152,16 +149,8 @@ def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -
             if attempt == COMMIT_TRIES - 1:
                 raise
         else:
-            _sync_log(lake.path / table / "_delta_log")
+            lake.storage.sync_log(table)
             return
-
-
-def _sync_log(folder: Path) -> None:
-    """Make the newest commit durable before the batch is unstaged; delta-rs does not."""
-    newest = max(folder.glob("*.json"))
-    with newest.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_folder(folder)
 
 
 def _add_action(lake: Lake, file: ShardFile) -> AddAction:
@@ -171,13 +160,13 @@ def _add_action(lake: Lake, file: ShardFile) -> AddAction:
         partition_values={},
         modification_time=file.modified_ms,
         data_change=True,
-        stats=file_statistics(lake.path, file),
+        stats=file_statistics(lake.storage, file),
     )
 
 
-def file_statistics(lake_path: Path, file: ShardFile) -> str:
+def file_statistics(storage: Storage, file: ShardFile) -> str:
     """What a Delta table says of a file: its rows and the bounds that readers prune by; JSON."""
-    footer = pq.read_metadata(lake_path / file.table / file.path)
+    footer = read_footer(storage.locate(f"{file.table}/{file.path}"))
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
     for group in range(footer.num_row_groups):

@@ -11,15 +11,14 @@ the files' rows in the order of their batches. `usage_by_domain` is summed.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import pyarrow.parquet as pq
+from pathlib import PurePosixPath
 
 from tracer.errors import LakeBusyError
 from tracer.store.commit import COMMIT_ORDER, file_statistics
 from tracer.store.lake import Lake
 from tracer.store.manifests import note_merged
 from tracer.store.merge import LAYERED, Merge
+from tracer.store.parquet_source import read_footer
 from tracer.store.removed_files import kept_files, note_removed
 from tracer.store.replace_files import replace_files
 from tracer.store.run_writer import SHARD_CHOICES
@@ -41,12 +40,12 @@ class Compaction:
 class _Source:
     """A file that may be merged.
 
-    values: in its longest column
+    path: its location; values: in its longest column
     layers: of its row groups, none for tables without layers; None if it is not as this program
         writes, one layer in each, so it stays as it is
     """
 
-    path: Path
+    path: str
     values: int
     layers: tuple[int, ...] | None
 
@@ -70,10 +69,10 @@ def compact_run(
     num_experts = int(lake.run(run_id)["num_experts"])
     before = after = 0
     with lake.compacting(run_id):
-        kept = kept_files(lake.path)
+        kept = kept_files(lake.storage)
         for table in COMMIT_ORDER:
-            files = [Path(file) for file in lake.files(table, run_id)]
-            _remove_unfinished(lake, table, run_id, {*map(str, files), *kept})
+            files = lake.files(table, run_id)
+            _remove_unfinished(lake, table, run_id, {*map(lake.storage.name_of, files), *kept})
             merges = list(_groups([_source(table, file) for file in files], values))
             for group in merges:
                 _merge(lake, table, run_id, group, num_experts)
@@ -85,13 +84,13 @@ def compact_run(
 
 def _remove_unfinished(lake: Lake, table: str, run_id: str, wanted: set[str]) -> None:
     """Merged files that an interrupted compaction did not commit."""
-    for path in (lake.path / table / run_id / _FOLDER).glob("*"):
-        if str(path) not in wanted and str(path.relative_to(lake.path)) not in wanted:
-            path.unlink()
+    for name in lake.storage.names(f"{table}/{run_id}/{_FOLDER}"):
+        if name not in wanted:
+            lake.storage.remove(name)
 
 
-def _source(table: str, path: Path) -> _Source:
-    metadata = pq.read_metadata(path)
+def _source(table: str, path: str) -> _Source:
+    metadata = read_footer(path)
     layers: list[int] = []
     mixed, values = False, 0
     for number in range(metadata.num_row_groups):
@@ -112,7 +111,7 @@ def _source(table: str, path: Path) -> _Source:
 def _groups(sources: Sequence[_Source], most: int) -> Iterator[list[_Source]]:
     """Files of the same layers, in the order of their batches, as many as make a merged file."""
     alike: dict[tuple[int, ...], list[_Source]] = {}
-    for source in sorted(sources, key=lambda source: source.path.name):
+    for source in sorted(sources, key=lambda source: PurePosixPath(source.path).name):
         if source.layers is not None:
             alike.setdefault(source.layers, []).append(source)
     for group in alike.values():
@@ -130,26 +129,27 @@ def _groups(sources: Sequence[_Source], most: int) -> Iterator[list[_Source]]:
 def _merge(
     lake: Lake, table: str, run_id: str, sources: Sequence[_Source], num_experts: int
 ) -> None:
-    names = [str(source.path.relative_to(lake.path / table)) for source in sources]
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-    first, last = (source.path.stem.split("-") for source in (sources[0], sources[-1]))
-    # Names sort as batches do, those of merged files with their first batch.
-    name = f"{first[0]}-{last[1] if sources[-1].path.parent.name == _FOLDER else last[0]}-{digest}"
-    merge = Merge(lake.path, table, run_id, f"{run_id}/{_FOLDER}", name)
     paths = [source.path for source in sources]
+    names = [lake.storage.name_of(path).removeprefix(f"{table}/") for path in paths]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    first, last = (PurePosixPath(path).stem.split("-") for path in (paths[0], paths[-1]))
+    # Names sort as batches do, those of merged files with their first batch.
+    is_merged = PurePosixPath(paths[-1]).parent.name == _FOLDER
+    name = f"{first[0]}-{last[1] if is_merged else last[0]}-{digest}"
+    merge = Merge(lake.storage, table, run_id, f"{run_id}/{_FOLDER}", name)
     if table in LAYERED:
         merged = merge.by_layer(paths, sources[0].layers or (), num_experts)
     elif table == "usage_by_domain":
         merged = merge.sums(paths)
     else:
         merged = merge.rows(paths)
-    note_merged(lake.path, run_id, merged)
-    note_removed(lake.path, run_id, [f"{table}/{path}" for path in names])
+    note_merged(lake.storage, run_id, merged)
+    note_removed(lake.storage, run_id, [f"{table}/{path}" for path in names])
     added = {
         "path": merged.path,
         "size": merged.size,
         "modificationTime": merged.modified_ms,
-        "stats": file_statistics(lake.path, merged),
+        "stats": file_statistics(lake.storage, merged),
     }
-    if not replace_files(lake.path / table, "OPTIMIZE", names, [added]):
+    if not replace_files(lake.storage, table, "OPTIMIZE", names, [added]):
         raise LakeBusyError(run_id)  # another Delta tool is at the table

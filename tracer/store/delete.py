@@ -1,8 +1,7 @@
 """Takes a run out of every table."""
 
-import shutil
+import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 from tracer.errors import LakeBusyError, UnknownRunError
 from tracer.store.commit import COMMIT_ORDER
@@ -44,24 +43,27 @@ def delete_run(lake: Lake, run_id: str, done: Callable[[str], None]) -> int:
             num_bytes += _delete_from(lake, table, run_id)
             done(table)
         for state in ("staged", "committed"):
-            shutil.rmtree(lake.path / "_tracer" / state / run_id, ignore_errors=True)
+            lake.storage.remove_folder(f"_tracer/{state}/{run_id}")
     return num_bytes
 
 
 def _delete_from(lake: Lake, table: str, run_id: str) -> int:
-    files = _files(lake, table, run_id)
-    num_bytes = sum(path.stat().st_size for path in files if path.is_file())
-    if files:
-        note_removed(lake.path, run_id, [str(path.relative_to(lake.path)) for path in files])
-        names = [str(path.relative_to(lake.path / table)) for path in files]
-        if not replace_files(lake.path / table, "DELETE", names):
+    names = _files(lake, table, run_id)
+    num_bytes = 0
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            num_bytes += lake.storage.size(f"{table}/{name}")
+    if names:
+        note_removed(lake.storage, run_id, [f"{table}/{name}" for name in names])
+        if not replace_files(lake.storage, table, "DELETE", names):
             raise LakeBusyError(run_id)  # another Delta tool is at the table
     if lake.named_files(table, run_id):  # files that another tool merged hold several runs
         lake.delta(table).delete(f"run_id = '{run_id}'")
     return num_bytes
 
 
-def _files(lake: Lake, table: str, run_id: str) -> list[Path]:
-    """The run's own files in a table."""
-    folder = lake.path / table / run_id
-    return [path for path in map(Path, lake.named_files(table)) if path.is_relative_to(folder)]
+def _files(lake: Lake, table: str, run_id: str) -> list[str]:
+    """The run's own files in a table, relative to it."""
+    found = [lake.storage.name_of(file) for file in lake.named_files(table)]
+    names = [name.removeprefix(f"{table}/") for name in found]
+    return [name for name in names if name.startswith(f"{run_id}/")]

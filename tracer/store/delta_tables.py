@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from deltalake.exceptions import CommitFailedError
 
 from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
+from tracer.store.storage import Storage
 
 __all__ = [
     "CHECKPOINT_EVERY",
@@ -23,6 +24,7 @@ __all__ = [
     "create_table",
     "inside",
     "named_files",
+    "open_table",
     "schema_version",
     "set_properties",
 ]
@@ -40,14 +42,24 @@ PROPERTIES = {
 COMMIT_TRIES = 20
 
 
-def create_table(folder: Path) -> None:
+def open_table(storage: Storage, table: str) -> DeltaTable:
+    """A table at its newest version.
+
+    Raises:
+        DeltaError: it is gone or unreadable.
+    """
+    return DeltaTable(storage.locate(table), storage_options=storage.table_options)
+
+
+def create_table(storage: Storage, table: str) -> None:
     """Make the empty table of this name unless it is there; several processes may try."""
     DeltaTable.create(
-        str(folder),
-        arrow_schema(folder.name),
+        storage.locate(table),
+        arrow_schema(table),
         mode="ignore",
         configuration=PROPERTIES,
         raise_if_key_not_exists=False,
+        storage_options=storage.table_options,
     )
 
 
@@ -57,13 +69,13 @@ def schema_version(table: DeltaTable) -> str | None:
     return version
 
 
-def add_columns(folder: Path) -> list[str]:
+def add_columns(storage: Storage, table: str) -> list[str]:
     """Give a table that an older version made the columns that came since; returns their names.
 
     Raises:
         CommitFailedError: others kept committing in between.
     """
-    wanted = Schema.from_arrow(arrow_schema(folder.name)).fields
+    wanted = Schema.from_arrow(arrow_schema(table)).fields
 
     def add(delta: DeltaTable) -> list[str]:
         known = {field.name for field in delta.schema().fields}
@@ -72,10 +84,10 @@ def add_columns(folder: Path) -> list[str]:
             delta.alter.add_columns(missing)
         return [field.name for field in missing]
 
-    return _until_committed(folder, add)
+    return _until_committed(storage, table, add)
 
 
-def set_properties(folder: Path) -> list[str]:
+def set_properties(storage: Storage, table: str) -> list[str]:
     """Give a table that an older version made the settings that came since; returns their names.
 
     Raises:
@@ -89,15 +101,17 @@ def set_properties(folder: Path) -> list[str]:
             delta.alter.set_table_properties(missing, raise_if_not_exists=False)
         return sorted(missing)
 
-    return _until_committed(folder, add)
+    return _until_committed(storage, table, add)
 
 
-def _until_committed(folder: Path, change: Callable[[DeltaTable], list[str]]) -> list[str]:
+def _until_committed(
+    storage: Storage, table: str, change: Callable[[DeltaTable], list[str]]
+) -> list[str]:
     """Make a change of the newest version, again where another one landed in between."""
     for _ in range(COMMIT_TRIES - 1):
         with contextlib.suppress(CommitFailedError):
-            return change(DeltaTable(str(folder)))
-    return change(DeltaTable(str(folder)))
+            return change(open_table(storage, table))
+    return change(open_table(storage, table))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +133,7 @@ def named_files(table: DeltaTable) -> list[NamedFile]:
         DamagedDataError: a path that leads out of the table's folder, which no lake of ours has.
     """
     actions = pa.table(table.get_add_actions(flatten=True))
-    where = f"the log of {Path(table.table_uri).name}"
+    where = f"the log of {PurePosixPath(table.table_uri).name}"
     paths = [inside(unquote(name), where) for name in actions["path"].to_pylist()]
     counts = (
         actions["num_records"].to_pylist()

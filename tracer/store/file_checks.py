@@ -1,14 +1,13 @@
 """What is wrong with the files of a lake, whatever their rows say."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
@@ -16,7 +15,8 @@ from tracer.store.commit import COMMIT_ORDER, stray_files
 from tracer.store.delta_tables import NamedFile, named_files
 from tracer.store.lake import Lake
 from tracer.store.manifests import read_digests, staged_batches
-from tracer.store.parquet_files import digest_file
+from tracer.store.parquet_source import open_parquet, read_parquet
+from tracer.store.storage import Storage
 
 __all__ = [
     "FileFault",
@@ -57,9 +57,9 @@ def check_files(
         run_id: only files of this run; those that another tool merged may hold it, too.
         checked: told each file below the lake that was looked at.
     """
-    digests = read_digests(lake.path, run_id)
+    digests = read_digests(lake.storage, run_id)
     for table in TABLES:
-        if table in OPTIONAL_TABLES and not (lake.path / table / "_delta_log").is_dir():
+        if table in OPTIONAL_TABLES and not lake.storage.exists(f"{table}/_delta_log"):
             continue
         try:
             named = named_files(lake.delta(table))
@@ -71,7 +71,7 @@ def check_files(
             if run_id is not None and owner not in (None, run_id):
                 continue
             name = f"{table}/{file.path}"
-            detail = _fault(lake.path / name, table, file, digests.get(name))
+            detail = _fault(lake.storage, name, table, file, digests.get(name))
             if detail:
                 yield FileFault(table, name, owner, detail)
             checked(name)
@@ -82,13 +82,14 @@ def leftovers(lake: Lake, run_id: str) -> list[FileFault]:
 
     No reader sees them. The next writer of the run, and ``recover``, clear them away.
     """
-    staged = [(path, "a staged batch") for path in staged_batches(lake.path, run_id)]
+    staged = [(name, "a staged batch") for name in staged_batches(lake.storage, run_id)]
     try:
-        strays = [(path, "a file no table names") for path in stray_files(lake, run_id)]
+        strays = [(name, "a file no table names") for name in stray_files(lake, run_id)]
     except DamagedDataError:  # a table's log, which is told already
         strays = []
-    found = [(path.relative_to(lake.path), detail) for path, detail in staged + strays]
-    return [FileFault(path.parts[0], str(path), run_id, detail) for path, detail in found]
+    return [
+        FileFault(name.split("/", 1)[0], name, run_id, detail) for name, detail in staged + strays
+    ]
 
 
 def runs_with_files(lake: Lake) -> set[str]:
@@ -96,8 +97,8 @@ def runs_with_files(lake: Lake) -> set[str]:
     owners: set[str | None] = set()
     for table in COMMIT_ORDER:
         with contextlib.suppress(DamagedDataError):  # a table's log, which is told already
-            names = [Path(file).relative_to(lake.path / table) for file in lake.named_files(table)]
-            owners |= {_owner(table, str(name)) for name in names}
+            names = map(lake.storage.name_of, lake.named_files(table))
+            owners |= {_owner(table, name.removeprefix(f"{table}/")) for name in names}
     return {owner for owner in owners if owner is not None}
 
 
@@ -106,16 +107,20 @@ class SoundFiles:
 
     def __init__(self, lake: Lake, faults: Iterable[FileFault]) -> None:
         self._lake = lake
-        self._faulty = {str(lake.path / fault.path) for fault in faults}
-        self.path = lake.path
+        self._faulty = {lake.storage.locate(fault.path) for fault in faults}
+        self.location = lake.location
 
     def files(self, table: str, run_id: str | None = None) -> list[str]:
-        """Absolute paths of the sound files; none of a table whose log cannot be read."""
+        """Locations of the sound files; none of a table whose log cannot be read."""
         try:
             named = self._lake.named_files(table, run_id)
         except DamagedDataError:
             return []
         return [file for file in named if file not in self._faulty]
+
+    def dataset(self, table: str, files: Sequence[str]) -> Any:
+        """As ``Lake.dataset``."""
+        return self._lake.dataset(table, files)
 
     def run(self, run_id: str | None = None) -> dict[str, Any]:
         """The row of one run; see ``Lake.run``."""
@@ -129,41 +134,44 @@ def files_of_requests(
     found: dict[str, list[str]] = {}
     wanted = pc.field("request_id").isin(list(request_ids)) & (pc.field("run_id") == run_id)
     for path in lake.files("routing", run_id):
-        rows = pq.read_table(path, columns=["request_id"], filters=wanted, partitioning=None)
+        rows = read_parquet(path, ["request_id"], wanted)
         for request_id in rows["request_id"].unique().to_pylist():
-            found.setdefault(request_id, []).append(str(Path(path).relative_to(lake.path)))
+            found.setdefault(request_id, []).append(path.removeprefix(f"{lake.location}/"))
     return found
 
 
 def _owner(table: str, path: str) -> str | None:
     """The run a file belongs to; None for those of all runs."""
-    parts = Path(path).parts
+    parts = PurePosixPath(path).parts
     return parts[0] if len(parts) > 1 and table != "runs" else None
 
 
-def _fault(path: Path, table: str, file: NamedFile, digest: str | None) -> str | None:
+def _fault(
+    storage: Storage, name: str, table: str, file: NamedFile, digest: str | None
+) -> str | None:
     """What is wrong with one file; None if nothing is."""
     try:
-        return _other_bytes(path, file, digest) or _other_content(path, table, file)
+        other_bytes = _other_bytes(storage, name, file, digest)
+        return other_bytes or _other_content(storage.locate(name), table, file)
     except FileNotFoundError:
         return "is gone"
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {first_line(error)}"
 
 
-def _other_bytes(path: Path, file: NamedFile, digest: str | None) -> str | None:
-    size = path.stat().st_size
-    if path.is_symlink():
+def _other_bytes(storage: Storage, name: str, file: NamedFile, digest: str | None) -> str | None:
+    size = storage.size(name)
+    if storage.is_link(name):
         return "is a link, not a file"
     if size != file.size:
         return f"has {size:,} bytes where {file.size:,} were committed"
-    if digest is not None and digest_file(path) != digest:
+    if digest is not None and storage.digest(name) != digest:
         return "holds other bytes than were committed"
     return None
 
 
-def _other_content(path: Path, table: str, file: NamedFile) -> str | None:
-    with pq.ParquetFile(path) as parquet:
+def _other_content(location: str, table: str, file: NamedFile) -> str | None:
+    with open_parquet(location) as parquet:
         if other := _other_columns(table, parquet.schema_arrow):
             return f"has another schema: {other}"
         found = sum(part.num_rows for part in parquet.iter_batches(_ROWS_AT_ONCE))

@@ -41,7 +41,7 @@ UNKNOWN_TOKEN = -1
 
 
 def import_run(
-    lake_path: Path,
+    lake_path: Path | str,
     *,
     routing: Path,
     requests: Path,
@@ -88,7 +88,7 @@ def import_run(
     for group in traces.groups(traces.request_ids):
         traces.rows(group).check(row["num_experts"])
     lake = Lake.create(lake_path)
-    writer = ShardWriter(lake.path, row["run_id"], row["num_experts"], weight_precision)
+    writer = ShardWriter(lake.storage, row["run_id"], row["num_experts"], weight_precision)
     with writing_run(lake, row, _refuse_other_data) as target:
         todo = [request for request in traces.request_ids if request not in target.done]
         for batch, group in enumerate(traces.groups(todo), target.next_batch):

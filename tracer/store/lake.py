@@ -1,26 +1,24 @@
-"""The trace lake: a folder of Delta tables, opened, created, listed and written to.
+"""The trace lake: Delta tables in a folder or a bucket, opened, created, listed and written to.
 
 Each table is a Delta table of plain Parquet files, so Spark, Trino, Polars and DuckDB read it
 without us. A lake is recognised by the Delta log of its `runs` table.
 """
 
 import datetime
-import fcntl
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from tracer.errors import (
     DamagedDataError,
     InputError,
-    LakeBusyError,
     NotALakeError,
     UnknownRunError,
     first_line,
@@ -32,10 +30,13 @@ from tracer.store.delta_tables import (
     add_columns,
     create_table,
     named_files,
+    open_table,
     schema_version,
 )
-from tracer.store.lake_folder import absolute_folder, is_lake
+from tracer.store.lake_location import is_lake, open_storage
 from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
+from tracer.store.parquet_source import arrow_source, read_footer
+from tracer.store.storage import Lock, Storage
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
 
@@ -64,21 +65,27 @@ def utc_now() -> datetime.datetime:
 class Lake:
     """An existing trace lake. ``Lake.open`` and ``Lake.create`` make one."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @property
+    def location(self) -> str:
+        """Absolute path of its folder, or its URL."""
+        return self.storage.location
 
     @classmethod
     def open(cls, path: Path | str) -> "Lake":
-        """Open the lake at ``path``.
+        """Open the lake at ``path``, a folder or an ``s3://`` URL.
 
         Raises:
             NotALakeError: nothing there, or something else.
-            InputError: a lake of another schema version, or a path delta-rs cannot work in.
+            InputError: a lake of another schema version, a path delta-rs cannot work in, a server
+                that cannot be used.
         """
-        root = absolute_folder(path)
-        if not is_lake(root):
+        storage = open_storage(path)
+        if not _is_lake(storage):
             raise NotALakeError(path)
-        lake = cls(root)
+        lake = cls(storage)
         version = schema_version(lake.delta("runs"))
         if version != SCHEMA_VERSION:
             raise InputError(
@@ -96,19 +103,18 @@ class Lake:
         Raises:
             InputError: the folder holds something else, or cannot be made.
         """
-        root = absolute_folder(path)
-        if is_lake(root):
+        storage = open_storage(path)
+        if _is_lake(storage):
             return cls.open(path)
         cls.check_usable(path)
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            storage.prepare()
             for table in reversed(TABLES):  # runs last: it is what makes the folder a lake
                 if table not in OPTIONAL_TABLES:
-                    create_table(root / table)
+                    create_table(storage, table)
         except (OSError, DeltaError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot create a lake at {path}: {reason}") from error
-        return cls(root)
+            raise InputError(f"cannot create a lake at {path}: {_reason(error)}") from error
+        return cls(storage)
 
     @staticmethod
     def check_usable(path: Path | str) -> None:
@@ -117,17 +123,15 @@ class Lake:
         Raises:
             InputError: the folder holds something else, or cannot be used.
         """
-        root = absolute_folder(path)
-        if is_lake(root):
+        storage = open_storage(path)
+        if _is_lake(storage):
             return
         known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
         try:
-            foreign = [p.name for p in root.iterdir() if p.name not in known]
-        except FileNotFoundError:
-            foreign = []
+            names = [*storage.names(""), *storage.folders("")]
         except OSError as error:
-            raise InputError(f"cannot use {path} as a lake: {error.strerror}") from error
-        if foreign:
+            raise InputError(f"cannot use {path} as a lake: {_reason(error)}") from error
+        if any(name not in known for name in names):
             raise InputError(
                 f"{path} is not empty and not a trace lake",
                 "give --lake a new or empty folder.",
@@ -145,16 +149,16 @@ class Lake:
         """
         try:
             if create and self._is_absent(table):
-                create_table(self.path / table)
-            return DeltaTable(str(self.path / table))
+                create_table(self.storage, table)
+            return open_table(self.storage, table)
         except DeltaError as error:
             raise DamagedDataError(
-                f"table {table} of {self.path} cannot be read: {first_line(error)}",
+                f"table {table} of {self.location} cannot be read: {first_line(error)}",
                 "restore the folder from a copy.",
             ) from error
 
     def files(self, table: str, run_id: str | None = None) -> list[str]:
-        """Absolute paths of the files that make up a table now, of all runs or one.
+        """Locations of the files that make up a table now, of all runs or one.
 
         Files that another Delta tool rewrote lie outside the run's folder and may hold several
         runs; they are always among the answer. An optional table that no run had yet has none.
@@ -163,30 +167,48 @@ class Lake:
             DamagedDataError: a file the table names is gone.
         """
         files = self.named_files(table, run_id)
-        for file in files:
-            if not Path(file).is_file():
-                raise DamagedDataError(f"{file} is gone, though table {table} names it", RESTORE)
+        try:
+            gone = self.storage.missing([self.storage.name_of(file) for file in files])
+        except OSError as error:
+            raise InputError(f"cannot look into {self.location}: {_reason(error)}") from error
+        if gone:
+            file = self.storage.locate(gone[0])
+            raise DamagedDataError(f"{file} is gone, though table {table} names it", RESTORE)
         return files
+
+    def dataset(self, table: str, files: Sequence[str]) -> ds.Dataset | None:
+        """Some files of a table for those who cannot open them by their location; else None.
+
+        Columns that are younger than a file are null in its rows.
+        """
+        if not files or "://" not in self.location:
+            return None
+        sources = [arrow_source(file) for file in files]
+        return ds.dataset(
+            [path for path, _ in sources],
+            schema=arrow_schema(table),
+            format="parquet",
+            filesystem=sources[0][1],
+        )
 
     def named_files(self, table: str, run_id: str | None = None) -> list[str]:
         """As ``files``, whether or not they are there."""
         if self._is_absent(table):
             return []
-        root = self.path / table
-        names = [Path(file.path) for file in named_files(self.delta(table))]
+        names = [file.path for file in named_files(self.delta(table))]
         if run_id is not None and table != "runs":
-            names = [name for name in names if len(name.parts) == 1 or name.parts[0] == run_id]
-        return sorted(str(root / name) for name in names)
+            names = [name for name in names if "/" not in name or name.startswith(f"{run_id}/")]
+        return [self.storage.locate(f"{table}/{name}") for name in names]
 
     def _is_absent(self, table: str) -> bool:
         """Whether the table is optional and no run had it yet."""
-        return table in OPTIONAL_TABLES and not (self.path / table / "_delta_log").is_dir()
+        return table in OPTIONAL_TABLES and not self.storage.exists(f"{table}/_delta_log")
 
     def add_columns(self) -> None:
         """Give tables that an older version made the columns that came since, all of them empty."""
         for table in TABLES:
             if not self._is_absent(table):
-                add_columns(self.path / table)
+                add_columns(self.storage, table)
 
     def runs(self) -> list[dict[str, Any]]:
         """Rows of `runs`, oldest first."""
@@ -194,7 +216,7 @@ class Lake:
             rows: list[dict[str, Any]] = self.delta("runs").to_pyarrow_table().to_pylist()
         except (OSError, pa.ArrowException, DeltaError) as error:
             raise DamagedDataError(
-                f"table runs of {self.path} cannot be read: {first_line(error)}", RESTORE
+                f"table runs of {self.location} cannot be read: {first_line(error)}", RESTORE
             ) from error
         empty = dict.fromkeys(arrow_schema("runs").names)  # of columns younger than the lake
         rows = [{**empty, **row} for row in rows]
@@ -254,21 +276,21 @@ class Lake:
         total = 0
         for path in self.files(table, run_id):
             with told_as_damage(path):
-                if Path(path).is_relative_to(self.path / table / run_id):
-                    total += pq.read_metadata(path).num_rows
+                if self.storage.name_of(path).startswith(f"{table}/{run_id}/"):
+                    total += read_footer(path).num_rows
                 else:
                     total += rows_of_run(table, path, run_id, ["run_id"]).num_rows
         return total
 
-    def writing(self, run_id: str) -> AbstractContextManager[None]:
-        """Hold the run's write lock; the system releases it when the process ends.
+    def writing(self, run_id: str) -> AbstractContextManager[Lock]:
+        """Hold the run's write lock; it ends with the process.
 
         Raises:
             LakeBusyError: another process holds it.
         """
         return self._locked(run_id, "lock")
 
-    def compacting(self, run_id: str) -> AbstractContextManager[None]:
+    def compacting(self, run_id: str) -> AbstractContextManager[Lock]:
         """Hold the lock of those who merge a run's files or take them away; writers do not ask.
 
         Raises:
@@ -276,13 +298,16 @@ class Lake:
         """
         return self._locked(run_id, "compact-lock")
 
-    @contextmanager
-    def _locked(self, run_id: str, kind: str) -> Iterator[None]:
-        folder = self.path / "_tracer" / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{check_run_id(run_id)}.{kind}").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LakeBusyError(run_id) from None
-            yield
+    def _locked(self, run_id: str, kind: str) -> AbstractContextManager[Lock]:
+        return self.storage.locked(f"_tracer/locks/{check_run_id(run_id)}.{kind}", run_id)
+
+
+def _is_lake(storage: Storage) -> bool:
+    try:
+        return is_lake(storage)
+    except OSError as error:
+        raise InputError(f"cannot look into {storage.location}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

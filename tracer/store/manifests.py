@@ -8,12 +8,12 @@ A batch is *staged* before its first commit and filed as *committed* after its l
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from tracer.errors import DamagedDataError
 from tracer.store.delta_tables import inside
-from tracer.store.durable import write_durably
 from tracer.store.parquet_files import ShardFile
+from tracer.store.storage import Storage
 
 __all__ = [
     "committed_files",
@@ -26,56 +26,54 @@ __all__ = [
 ]
 
 
-def stage_batch(lake_path: Path, run_id: str, batch: int, files: Sequence[ShardFile]) -> Path:
+def stage_batch(storage: Storage, run_id: str, batch: int, files: Sequence[ShardFile]) -> str:
     """Say, durably, which files a batch will be made of.
 
     Returns:
-        The staged batch's own file.
+        Name of the staged batch's own file.
     """
-    return _write(_folder(lake_path, "staged", run_id) / f"{batch:06d}.json", files)
+    return _write(storage, f"{_folder('staged', run_id)}/{batch:06d}.json", files)
 
 
-def note_merged(lake_path: Path, run_id: str, file: ShardFile) -> None:
+def note_merged(storage: Storage, run_id: str, file: ShardFile) -> None:
     """Keep the digest of a file that is about to take the place of others."""
-    name = f"{file.table}-{Path(file.path).stem}.json"
-    _write(_folder(lake_path, "committed", run_id) / name, [file])
+    name = f"{file.table}-{PurePosixPath(file.path).stem}.json"
+    _write(storage, f"{_folder('committed', run_id)}/{name}", [file])
 
 
-def _write(path: Path, files: Sequence[ShardFile]) -> Path:
-    write_durably(path, json.dumps([shard.to_dict() for shard in files]))
-    return path
+def _write(storage: Storage, name: str, files: Sequence[ShardFile]) -> str:
+    storage.write(name, json.dumps([shard.to_dict() for shard in files]))
+    return name
 
 
-def staged_batches(lake_path: Path, run_id: str) -> list[Path]:
-    """Batches that were staged and not yet committed, oldest first."""
-    return sorted(_folder(lake_path, "staged", run_id).glob("*.json"))
+def staged_batches(storage: Storage, run_id: str) -> list[str]:
+    """Names of the files of batches that were staged and not yet committed, oldest first."""
+    return _manifests(storage, _folder("staged", run_id))
 
 
-def read_batch(path: Path) -> list[ShardFile]:
+def read_batch(storage: Storage, name: str) -> list[ShardFile]:
     """The files of a staged or committed batch.
 
     Raises:
         DamagedDataError: not what ``stage_batch`` writes.
     """
     try:
-        files = [ShardFile(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        files = [ShardFile(**entry) for entry in json.loads(storage.read(name))]
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedDataError(
-            f"{path} is not a list of files", "restore the file from a copy."
+            f"{storage.locate(name)} is not a list of files", "restore the file from a copy."
         ) from error
     for file in files:
-        inside(f"{file.table}/{file.path}", str(path))
+        inside(f"{file.table}/{file.path}", name)
     return files
 
 
-def file_as_committed(lake_path: Path, run_id: str, staged: Path) -> None:
+def file_as_committed(storage: Storage, run_id: str, staged: str) -> None:
     """The batch is in every table: keep what it consisted of."""
-    folder = _folder(lake_path, "committed", run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    staged.replace(folder / staged.name)
+    storage.move(staged, f"{_folder('committed', run_id)}/{PurePosixPath(staged).name}")
 
 
-def committed_files(lake_path: Path, run_id: str) -> set[str]:
+def committed_files(storage: Storage, run_id: str) -> set[str]:
     """Paths below the lake of all files that were ever committed for a run.
 
     One that no table names any more was replaced or removed; who reads an older version of the
@@ -83,24 +81,32 @@ def committed_files(lake_path: Path, run_id: str) -> set[str]:
     """
     return {
         f"{file.table}/{file.path}"
-        for path in _folder(lake_path, "committed", run_id).glob("*.json")
-        for file in read_batch(path)
+        for name in _manifests(storage, _folder("committed", run_id))
+        for file in read_batch(storage, name)
     }
 
 
-def read_digests(lake_path: Path, run_id: str | None = None) -> dict[str, str]:
+def read_digests(storage: Storage, run_id: str | None = None) -> dict[str, str]:
     """SHA-256, hex, by path below the lake, of the files of all runs or one.
 
     Files of a lake that an older version wrote have none.
     """
-    runs = "*" if run_id is None else run_id
+    if run_id is None:
+        folders = storage.folders("_tracer/committed")
+    else:
+        folders = [_folder("committed", run_id)]
     return {
         f"{file.table}/{file.path}": file.sha256
-        for path in sorted((lake_path / "_tracer" / "committed").glob(f"{runs}/*.json"))
-        for file in read_batch(path)
+        for folder in folders
+        for name in _manifests(storage, folder)
+        for file in read_batch(storage, name)
         if file.sha256
     }
 
 
-def _folder(lake_path: Path, state: str, run_id: str) -> Path:
-    return lake_path / "_tracer" / state / run_id
+def _folder(state: str, run_id: str) -> str:
+    return f"_tracer/{state}/{run_id}"
+
+
+def _manifests(storage: Storage, folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if name.endswith(".json")]

@@ -6,19 +6,19 @@ the others the whole.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
 from tracer.store.column_chunks import Runs
 from tracer.store.layer_file import Layer, Plain, write_layers
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
+from tracer.store.parquet_source import open_parquet, read_parquet
+from tracer.store.storage import Storage
 
 __all__ = ["LAYERED", "Merge"]
 
@@ -38,14 +38,14 @@ _KEYS = ["domain", "phase", "layer_id", "expert_id"]
 class Merge:
     """A merged file to be: ``<lake>/<table>/<folder>/<name>.parquet``."""
 
-    lake_path: Path
+    storage: Storage
     table: str
     run_id: str
     folder: str
     name: str
 
     def by_layer(
-        self, paths: Sequence[Path], layer_ids: Sequence[int], num_experts: int
+        self, paths: Sequence[str], layer_ids: Sequence[int], num_experts: int
     ) -> ShardFile:
         """Of a table in ``LAYERED``: one row group per layer, in it file after file.
 
@@ -61,7 +61,7 @@ class Merge:
         lists = [field.name for field in schema if pa.types.is_list(field.type)]
         shared = [name for name in schema.names if name not in (*lists, "layer_id")]
         texts = [field.name for field in schema if field.type == pa.string()]
-        files = [pq.ParquetFile(path, read_dictionary=texts) for path in paths]
+        files = [open_parquet(path, read_dictionary=texts) for path in paths]
         keys = [file.read_row_group(0, shared) for file in files]
 
         def layers() -> Iterator[Layer]:
@@ -89,21 +89,21 @@ class Merge:
             )
 
         try:
-            return write_file(self.lake_path, self.table, self.folder, self.name, fill)
+            return write_file(self.storage, self.table, self.folder, self.name, fill)
         finally:
             for file in files:
                 file.close()
 
-    def rows(self, paths: Sequence[Path]) -> ShardFile:
+    def rows(self, paths: Sequence[str]) -> ShardFile:
         """Of a table without layers: one row group, in it file after file."""
         schema = stored_schema(self.table)
-        parts = [pq.read_table(path, partitioning=None).cast(schema) for path in paths]
+        parts = [read_parquet(path).cast(schema) for path in paths]
         whole = pa.concat_tables(parts).unify_dictionaries()
-        return write_table(self.lake_path, self.table, self.folder, self.name, [whole])
+        return write_table(self.storage, self.table, self.folder, self.name, [whole])
 
-    def sums(self, paths: Sequence[Path]) -> ShardFile:
+    def sums(self, paths: Sequence[str]) -> ShardFile:
         """Of `usage_by_domain`: the shards as one shard, named as the file."""
-        rows = pa.concat_tables(pq.read_table(path, partitioning=None) for path in paths)
+        rows = pa.concat_tables(read_parquet(path) for path in paths)
         sums = rows.group_by(_KEYS).aggregate(list(_SUMS.items()))
         columns = {key: sums[key] for key in _KEYS}
         columns |= {name: sums[f"{name}_{how}"] for name, how in _SUMS.items()}
@@ -113,7 +113,7 @@ class Merge:
         whole = pa.table({field.name: columns[field.name].cast(field.type) for field in schema})
         whole = whole.sort_by([(key, "ascending") for key in _KEYS])
         stored = whole.cast(stored_schema(self.table))
-        return write_table(self.lake_path, self.table, self.folder, self.name, [stored])
+        return write_table(self.storage, self.table, self.folder, self.name, [stored])
 
 
 def _plain(column: pa.Array) -> Plain:

@@ -4,22 +4,18 @@ Encodings were chosen by measuring size and what every reader can read. The tabl
 sorted by layer have a writer of their own, ``tracer.store.layer_file``.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.schema import arrow_schema
-from tracer.store.durable import sync_folder
+from tracer.store.storage import Storage
 
 __all__ = [
     "ShardFile",
-    "digest_file",
     "stored_schema",
     "write_file",
     "write_table",
@@ -73,7 +69,7 @@ def stored_schema(table: str) -> pa.Schema:
 
 
 def write_table(
-    lake_path: Path,
+    storage: Storage,
     table: str,
     folder: str,
     name: str,
@@ -82,7 +78,7 @@ def write_table(
     """Write a file of a table with pyarrow; see ``write_file``.
 
     Args:
-        lake_path: folder of the lake.
+        storage: of the lake.
         table: which table.
         folder: below the table's: the run's, or one in it.
         name: of the file, without its ending.
@@ -102,53 +98,22 @@ def write_table(
                     num_rows += group.num_rows
         return num_rows
 
-    return write_file(lake_path, table, folder, name, fill)
+    return write_file(storage, table, folder, name, fill)
 
 
 def write_file(
-    lake_path: Path, table: str, folder: str, name: str, fill: Callable[[BinaryIO], int]
+    storage: Storage, table: str, folder: str, name: str, fill: Callable[[BinaryIO], int]
 ) -> ShardFile:
-    """Write ``<lake>/<table>/<folder>/<name>.parquet`` under a hidden name, sync it, rename it.
+    """Write ``<lake>/<table>/<folder>/<name>.parquet``, whole or not at all.
 
     ``fill`` writes the content and says its number of rows.
 
     Raises:
-        OSError: disk full, no permission; the hidden file is removed, as for any other error.
+        OSError: disk full, no permission, no server; nothing is left, as after any other error.
     """
-    place = lake_path / table / folder
-    place.mkdir(parents=True, exist_ok=True)
-    path = place / f"{name}.parquet"
-    hidden = place / f".{name}.{os.getpid()}.tmp"
-    try:
-        with hidden.open("wb") as file:
-            num_rows = fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        sha256 = digest_file(hidden)  # still in the page cache
-        hidden.replace(path)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    sync_folder(place)
-    stat = path.stat()
-    return ShardFile(
-        table,
-        f"{folder}/{name}.parquet",
-        num_rows,
-        stat.st_size,
-        int(stat.st_mtime * 1e3),
-        sha256,
-    )
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path = f"{folder}/{name}.parquet"
+    file = storage.write_file(f"{table}/{path}", fill)
+    return ShardFile(table, path, file.num_rows, file.size, file.modified_ms, file.sha256)
 
 
 def _writer_options(table: str) -> dict[str, Any]:

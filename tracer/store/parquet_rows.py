@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import arrow_schema
+from tracer.store.parquet_source import open_parquet, read_parquet
 
 __all__ = ["RESTORE", "row_groups_of_run", "rows_of_run", "told_as_damage"]
 
@@ -18,7 +18,7 @@ RESTORE = "restore the file from a copy, or record the run again under another -
 def rows_of_run(table: str, path: str, run_id: str, columns: Sequence[str]) -> pa.Table:
     """Some columns of a run's rows, in the types of the table's schema."""
     wanted = _with_run_id(table, columns)
-    found = pq.read_table(path, columns=wanted.names, partitioning=None)
+    found = read_parquet(path, wanted.names)
     return _mine(found, wanted, run_id).select(list(columns))
 
 
@@ -27,7 +27,7 @@ def row_groups_of_run(
 ) -> Iterator[pa.Table]:
     """As ``rows_of_run``, a row group at a time: in `routing` that is a layer of a shard."""
     wanted = _with_run_id(table, columns)
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for group in range(file.num_row_groups):
             found = file.read_row_group(group, columns=wanted.names)
             yield _mine(found, wanted, run_id).select(list(columns))

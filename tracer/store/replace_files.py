@@ -7,17 +7,15 @@ the table again. Source: github.com/delta-io/delta, PROTOCOL.md, "Delta Log Entr
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from tracer.store.delta_tables import CHECKPOINT_EVERY, COMMIT_TRIES, named_files
-from tracer.store.durable import sync_folder
+from tracer.store.delta_tables import CHECKPOINT_EVERY, COMMIT_TRIES, named_files, open_table
+from tracer.store.storage import Storage
 
 __all__ = ["replace_files"]
 
@@ -25,17 +23,19 @@ _READER_VERSION, _WRITER_VERSION = 1, 2  # what this commit complies with
 
 
 def replace_files(
-    folder: Path,
+    storage: Storage,
+    table: str,
     operation: str,
     removed: Sequence[str],
     added: Sequence[dict[str, Any]] = (),
 ) -> bool:
-    """Take files out of the table in ``folder``, and put ``added`` in, in one commit.
+    """Take files out of a table, and put ``added`` in, in one commit.
 
     The removed files stay on disk for those who read an older version.
 
     Args:
-        folder: of the table.
+        storage: of the lake.
+        table: which.
         operation: what the table's history calls it: OPTIMIZE where the rows stay, else DELETE.
         removed: paths as the table's log has them.
         added: path, size, modificationTime in milliseconds and stats as a JSON text, of each.
@@ -47,23 +47,23 @@ def replace_files(
         CommitFailedError: others kept committing in between, or the table asks for more than this.
     """
     for _ in range(COMMIT_TRIES):
-        table = DeltaTable(str(folder))
-        protocol = table.protocol()
+        delta = open_table(storage, table)
+        protocol = delta.protocol()
         if (
             protocol.min_reader_version > _READER_VERSION
             or protocol.min_writer_version > _WRITER_VERSION
         ):
-            raise CommitFailedError(f"table {folder.name} was given features of newer Delta tools")
-        sizes = {file.path: file.size for file in named_files(table)}
+            raise CommitFailedError(f"table {table} was given features of newer Delta tools")
+        sizes = {file.path: file.size for file in named_files(delta)}
         if any(path not in sizes for path in removed):
             return False
-        version = table.version() + 1
+        version = delta.version() + 1
         lines = _lines(operation, {path: sizes[path] for path in removed}, added)
-        if _put_if_absent(folder / "_delta_log" / f"{version:020d}.json", lines):
+        if storage.write_new(f"{table}/_delta_log/{version:020d}.json", lines):
             if version % CHECKPOINT_EVERY == 0:
-                DeltaTable(str(folder)).create_checkpoint()
+                open_table(storage, table).create_checkpoint()
             return True
-    raise CommitFailedError(f"others kept committing to {folder.name}")
+    raise CommitFailedError(f"others kept committing to {table}")
 
 
 def _lines(operation: str, removed: dict[str, int], added: Sequence[dict[str, Any]]) -> str:
@@ -77,6 +77,7 @@ def _lines(operation: str, removed: dict[str, int], added: Sequence[dict[str, An
                 "operation": operation,
                 "operationParameters": {},
                 "engineInfo": "moe-tracer",
+                "txnId": str(uuid4()),  # tells this commit from every other
             }
         }
     ]
@@ -95,20 +96,3 @@ def _lines(operation: str, removed: dict[str, int], added: Sequence[dict[str, An
     ]
     actions += [{"add": {**file, "partitionValues": {}, "dataChange": changes}} for file in added]
     return "".join(json.dumps(action) + "\n" for action in actions)
-
-
-def _put_if_absent(path: Path, text: str) -> bool:
-    """Write a file whole and durably, unless there is one; returns whether it was written."""
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with hidden.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(hidden, path)  # unlike a rename it replaces nothing
-    except FileExistsError:
-        return False
-    finally:
-        hidden.unlink()
-    sync_folder(path.parent)
-    return True

@@ -8,6 +8,7 @@ from typing import Any
 from tracer.store.commit import commit_batch, next_batch, recover, write_requests
 from tracer.store.lake import Lake, utc_now
 from tracer.store.parquet_files import ShardFile
+from tracer.store.storage import Lock
 
 __all__ = ["SHARD_CHOICES", "RunWriter", "chunks_by_choices", "writing_run"]
 
@@ -29,12 +30,14 @@ class RunWriter:
     """The run while its lock is held.
 
     done: ids of the requests that are in the lake; next_batch: number of the next batch
+    lock: the run's write lock; None where nobody else knows of the run
     """
 
     lake: Lake
     run_id: str
     done: frozenset[str]
     next_batch: int
+    lock: Lock | None = None
 
     def commit(
         self, batch: int, shards: Sequence[ShardFile], requests: Sequence[Mapping[str, Any]]
@@ -43,7 +46,12 @@ class RunWriter:
 
         Returns:
             Bytes of all its files.
+
+        Raises:
+            LakeBusyError: another process has taken the run over; this one was away too long.
         """
+        if self.lock is not None:
+            self.lock.check()
         rows = [{"run_id": self.run_id, **row} for row in requests]
         files = [*shards, write_requests(self.lake, self.run_id, batch, rows)]
         commit_batch(self.lake, self.run_id, batch, files)
@@ -68,7 +76,7 @@ def writing_run(
         LakeBusyError: another process writes it.
     """
     run_id = row["run_id"]
-    with lake.writing(run_id):
+    with lake.writing(run_id) as lock:
         lake.add_columns()
         stored = {known["run_id"]: known for known in lake.runs()}.get(run_id)
         if stored is not None and refuse is not None:
@@ -79,7 +87,8 @@ def writing_run(
             lake.put_run(row)
         recover(lake, run_id)
         done = frozenset(lake.request_status(run_id))
-        yield RunWriter(lake, run_id, done, next_batch(lake, run_id))
+        yield RunWriter(lake, run_id, done, next_batch(lake, run_id), lock)
+        lock.check()
         if stored is None or stored["status"] != "complete":
             lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
 

@@ -11,7 +11,6 @@ the memory needed is that of those and of the sums (see ``tracer.store.run_write
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,6 +24,7 @@ from tracer.store.layer_file import Layer, Plain, write_layers, write_plain
 from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
 from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
+from tracer.store.storage import Storage
 
 __all__ = ["ShardFile", "ShardWriter"]
 
@@ -38,7 +38,7 @@ class ShardWriter:
     precision: bf16 rounds gate weights to bfloat16 precision, f32 keeps them
     """
 
-    lake_path: Path
+    storage: Storage
     run_id: str
     num_experts: int
     precision: str
@@ -72,12 +72,12 @@ class ShardWriter:
             for table, layers in by_layer.items():
                 done.append(shard.write_layers(table, layers))
             sums = shard.usage_by_domain()
-            done.append(write_table(self.lake_path, "usage_by_domain", self.run_id, name, sums))
+            done.append(write_table(self.storage, "usage_by_domain", self.run_id, name, sums))
             if tokens:
                 done.append(shard.write_tokens())
         except BaseException:
             for file in done:
-                (self.lake_path / file.table / file.path).unlink(missing_ok=True)
+                self.storage.remove(f"{file.table}/{file.path}")
             raise
         return done
 
@@ -108,7 +108,7 @@ class ShardWriter:
                 }
                 yield pa.table(row, schema=schema)
 
-        return write_table(self.lake_path, "routers", self.run_id, name, groups())
+        return write_table(self.storage, "routers", self.run_id, name, groups())
 
 
 class _Shard:
@@ -177,7 +177,7 @@ class _Shard:
                 num_experts=writer.num_experts,
             )
 
-        return write_file(writer.lake_path, table, writer.run_id, self._name, fill)
+        return write_file(writer.storage, table, writer.run_id, self._name, fill)
 
     def write_tokens(self) -> ShardFile:
         """Write `tokens`, by request and position."""
@@ -197,7 +197,7 @@ class _Shard:
         def fill(file: BinaryIO) -> int:
             return write_plain(file, arrow_schema("tokens"), total, columns)
 
-        return write_file(writer.lake_path, "tokens", writer.run_id, self._name, fill)
+        return write_file(writer.storage, "tokens", writer.run_id, self._name, fill)
 
     def _texts(
         self, lengths: npt.NDArray[np.int64], in_prompt: npt.NDArray[np.int64]

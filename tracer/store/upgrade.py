@@ -11,7 +11,7 @@ from tracer.errors import InputError, NotALakeError
 from tracer.schema import OPTIONAL_TABLES, TABLES
 from tracer.store.delta_tables import SCHEMA_VERSION, add_columns, schema_version, set_properties
 from tracer.store.lake import Lake
-from tracer.store.lake_folder import absolute_folder, is_lake
+from tracer.store.lake_location import is_lake, open_storage
 
 __all__ = ["upgrade_lake"]
 
@@ -27,10 +27,10 @@ def upgrade_lake(path: Path | str) -> list[str]:
         InputError: a version this program does not know.
         CommitFailedError: others kept committing in between.
     """
-    root = absolute_folder(path)
-    if not is_lake(root):
+    storage = open_storage(path)
+    if not is_lake(storage):
         raise NotALakeError(path)
-    lake = Lake(root)
+    lake = Lake(storage)
     version = schema_version(lake.delta("runs"))
     if version != SCHEMA_VERSION:
         raise InputError(
@@ -40,10 +40,9 @@ def upgrade_lake(path: Path | str) -> list[str]:
         )
     added = []
     for table in TABLES:
-        folder = root / table
-        if table in OPTIONAL_TABLES and not (folder / "_delta_log").is_dir():
+        if table in OPTIONAL_TABLES and not storage.exists(f"{table}/_delta_log"):
             continue
         lake.delta(table)  # told as damage if it cannot be read
-        added += [f"{table}: column {name}" for name in add_columns(folder)]
-        added += [f"{table}: setting {name}" for name in set_properties(folder)]
+        added += [f"{table}: column {name}" for name in add_columns(storage, table)]
+        added += [f"{table}: setting {name}" for name in set_properties(storage, table)]
     return added

@@ -18,7 +18,7 @@ def capture_dataset(
     request: CaptureRequest,
     dataset: str,
     options: DatasetOptions,
-    lake_path: Path,
+    lake_path: Path | str,
     *,
     verbose: bool = False,
 ) -> dict[str, Any]:

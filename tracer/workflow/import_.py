@@ -17,7 +17,7 @@ _IDS_ONLY = ("vllm", "sglang")
 
 
 def import_form(
-    lake_path: Path,
+    lake_path: Path | str,
     *,
     form: str,
     routing: Path,

@@ -30,7 +30,7 @@ _DATASET_FIELDS = tuple(DatasetOptions.__dataclass_fields__)
 
 
 def run_job(
-    job: JobFile, *, lake_path: Path | None = None, verbose: bool = False
+    job: JobFile, *, lake_path: Path | str | None = None, verbose: bool = False
 ) -> dict[str, Any]:
     """Run the job's steps in order; the first error ends it, finished steps stay done.
 
@@ -93,7 +93,7 @@ def _once(
 ) -> dict[str, str]:
     """Do ``work`` unless the same step was done for this very state of the run."""
     output = step.output
-    note = lake.path / "_tracer" / "jobs" / f"{_digest(str(output))}.json"
+    note = f"_tracer/jobs/{_digest(str(output))}.json"
     state = {
         "output": str(output),
         "step": _digest(step.model_dump_json()),
@@ -101,12 +101,19 @@ def _once(
         "run": f"{run_id} {lake.run(run_id)['finished_at']}",
         "version": __version__,
     }
-    if output.exists() and note.exists() and json.loads(note.read_text()) == state:
+    if output.exists() and _noted(lake, note) == state:
         return {"status": "skipped", "output": str(output)}
-    note.unlink(missing_ok=True)
+    lake.storage.remove(note)
     work()
-    write_whole(note, json.dumps(state).encode())
+    lake.storage.write(note, json.dumps(state))
     return {"status": "done", "output": str(output)}
+
+
+def _noted(lake: Lake, note: str) -> Any:
+    try:
+        return json.loads(lake.storage.read(note))
+    except FileNotFoundError:
+        return None
 
 
 def _digest(text: str) -> str:

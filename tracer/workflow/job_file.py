@@ -76,7 +76,7 @@ class JobFile(_Strict):
 
     model: str
     dataset: str
-    lake: Path = Path("lake")
+    lake: str = "lake"
     options: CaptureOptions = CaptureOptions()
     engine: tuple[str, ...] = ()
     audit: AuditStep | None = None
@@ -123,7 +123,7 @@ def _resolved(job: JobFile, folder: Path) -> JobFile:
         update={
             "model": named(job.model),
             "dataset": named(job.dataset),
-            "lake": folder / job.lake,
+            "lake": job.lake if "://" in job.lake else str(folder / job.lake),
             "options": step(job.options),
             "audit": step(job.audit),
             "report": step(job.report),

@@ -1,0 +1,142 @@
+"""A lock in a bucket: an object that whoever holds it keeps changing.
+
+A server cannot tell that a process died, so a holder renews its lease and a newcomer waits for as
+long as a lease lasts to see whether the object changes. No clocks are compared: only the time that
+passes in one process counts. Every write is conditional on what was there, so of several that
+take over one wins.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from typing import Any
+from uuid import uuid4
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import S3Store
+
+from tracer.errors import LakeBusyError
+
+__all__ = ["LEASE_SECONDS", "Lease"]
+
+# A run whose writer was killed can be resumed after so long. Long enough for a server to answer
+# again that was away for a moment.
+LEASE_SECONDS = 30.0
+_RENEWALS = 6  # in a lease
+_LOOKS = 20  # in a lease, of who waits for it to end
+
+
+class Lease:
+    """A lease that is held; a thread renews it. ``Lease.take`` makes one."""
+
+    def __init__(self, store: S3Store, name: str, run_id: str, owner: str, tag: str) -> None:
+        self._store, self._name, self._run_id = store, name, run_id
+        self._owner, self._tag, self._beats = owner, tag, 0
+        self._until = time.monotonic() + LEASE_SECONDS
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease of {run_id}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(cls, store: S3Store, name: str, run_id: str) -> "Lease":
+        """Take the lease, if need be after watching it end.
+
+        Raises:
+            LakeBusyError: another process holds it.
+            BaseError: the server refuses.
+        """
+        owner = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
+        content = _content(owner, 0)
+        while True:
+            try:
+                put = obstore.put(store, name, content, mode="create")
+                return cls(store, name, run_id, owner, _tag(put))
+            except AlreadyExistsError:
+                seen = _watch(store, name, owner)
+            if seen is None:  # given back meanwhile
+                continue
+            changed, tag = seen
+            if changed:
+                raise LakeBusyError(run_id)
+            try:
+                put = obstore.put(store, name, content, mode={"e_tag": tag})
+                return cls(store, name, run_id, owner, _tag(put))
+            except PreconditionError:  # another one was faster
+                raise LakeBusyError(run_id) from None
+            except FileNotFoundError:
+                continue
+
+    def check(self) -> None:
+        """See that the lease is still held.
+
+        Raises:
+            LakeBusyError: it could not be renewed in time, or another process took it.
+        """
+        if self._over.is_set() or time.monotonic() > self._until:
+            raise LakeBusyError(self._run_id)
+
+    def give_back(self) -> None:
+        """Let the next one have it at once; one that was lost is left to whoever has it."""
+        lost = self._over.is_set()
+        self._over.set()
+        self._thread.join()
+        if not lost and time.monotonic() <= self._until:
+            try:
+                if obstore.head(self._store, self._name)["e_tag"] == self._tag:
+                    obstore.delete(self._store, self._name)
+            except (BaseError, OSError):
+                pass  # it ends by itself
+
+    def _renew(self) -> None:
+        while not self._over.wait(LEASE_SECONDS / _RENEWALS):
+            began = time.monotonic()
+            self._beats += 1
+            content = _content(self._owner, self._beats)
+            try:
+                self._tag = _tag(
+                    obstore.put(self._store, self._name, content, mode={"e_tag": self._tag})
+                )
+            except (PreconditionError, FileNotFoundError):
+                if not self._is_ours(content):
+                    self._over.set()
+                    return
+            except (BaseError, OSError):
+                continue  # perhaps next time
+            self._until = began + LEASE_SECONDS
+
+    def _is_ours(self, content: bytes) -> bool:
+        """Whether the renewal arrived after all: it was made again because an answer was lost."""
+        try:
+            there = obstore.get(self._store, self._name)
+            self._tag = str(there.meta["e_tag"])
+            return bytes(there.bytes()) == content
+        except (BaseError, OSError):
+            return False
+
+
+def _watch(store: S3Store, name: str, owner: str) -> tuple[bool, str] | None:
+    """(whether it changes while a lease lasts, its tag); None if it goes away."""
+    try:
+        there = obstore.get(store, name)
+        first = str(there.meta["e_tag"])
+        if owner.encode() in bytes(there.bytes()):
+            return False, first  # ours: the answer to our own request was lost
+        end = time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < end:
+            time.sleep(LEASE_SECONDS / _LOOKS)
+            if obstore.head(store, name)["e_tag"] != first:
+                return True, first
+    except FileNotFoundError:
+        return None
+    return False, first
+
+
+def _content(owner: str, beats: int) -> bytes:
+    return json.dumps({"owner": owner, "beats": beats}).encode()
+
+
+def _tag(put: Any) -> str:
+    return str(put["e_tag"])
