@@ -51,7 +51,7 @@ LIBRARY_HOMES = {
         "tracer.demo",
         "tracer.store",
     ),
-    "obstore": ("tracer.store.s3_storage", "tracer.store.s3_lease"),
+    "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
     "psutil": ("tracer.capture.engine_setup",),

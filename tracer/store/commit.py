@@ -18,11 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, Transaction
-from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
-from tracer.store.delta_tables import COMMIT_TRIES
+from tracer.store.delta_tables import COMMIT_TRIES, until_committed
 from tracer.store.lake import Lake
 from tracer.store.manifests import (
     committed_files,
@@ -132,25 +131,22 @@ def _publish(lake: Lake, run_id: str, staged: str) -> None:
 
 def _add_once(lake: Lake, table: str, files: Sequence[ShardFile], app_id: str) -> None:
     """One Delta commit that adds the files, unless a commit with this id is there already."""
-    for attempt in range(COMMIT_TRIES):
+
+    def add() -> None:
         delta = lake.delta(table, create=True)
         if delta.transaction_version(app_id) is not None:
             return
-        try:
-            delta.create_write_transaction(
-                [_add_action(lake, file) for file in files],
-                mode="append",
-                schema=arrow_schema(table),
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(app_id, 1)], max_commit_retries=COMMIT_TRIES
-                ),
-            )
-        except CommitFailedError:
-            if attempt == COMMIT_TRIES - 1:
-                raise
-        else:
-            lake.storage.sync_log(table)
-            return
+        delta.create_write_transaction(
+            [_add_action(lake, file) for file in files],
+            mode="append",
+            schema=arrow_schema(table),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(app_id, 1)], max_commit_retries=COMMIT_TRIES
+            ),
+        )
+        lake.storage.sync_log(table)
+
+    until_committed(lake.storage, add)
 
 
 def _add_action(lake: Lake, file: ShardFile) -> AddAction:

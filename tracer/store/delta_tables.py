@@ -1,14 +1,14 @@
 """Single Delta tables of a lake: made, brought up to date, listed."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from tracer.errors import DamagedDataError
 from tracer.schema import arrow_schema
@@ -27,6 +27,7 @@ __all__ = [
     "open_table",
     "schema_version",
     "set_properties",
+    "until_committed",
 ]
 
 # Of the lake's form; columns and tables that may be empty are added without a new one.
@@ -40,6 +41,10 @@ PROPERTIES = {
 }
 # Before giving up where others keep committing in between.
 COMMIT_TRIES = 20
+# Of a commit that a server does not answer; each of them is many requests.
+_SILENT_TRIES = 3
+
+_Answer = TypeVar("_Answer")
 
 
 def open_table(storage: Storage, table: str) -> DeltaTable:
@@ -53,14 +58,24 @@ def open_table(storage: Storage, table: str) -> DeltaTable:
 
 def create_table(storage: Storage, table: str) -> None:
     """Make the empty table of this name unless it is there; several processes may try."""
-    DeltaTable.create(
-        storage.locate(table),
-        arrow_schema(table),
-        mode="ignore",
-        configuration=PROPERTIES,
-        raise_if_key_not_exists=False,
-        storage_options=storage.table_options,
-    )
+    try:
+        DeltaTable.create(
+            storage.locate(table),
+            arrow_schema(table),
+            mode="ignore",
+            configuration=PROPERTIES,
+            raise_if_key_not_exists=False,
+            storage_options=storage.table_options,
+        )
+    except DeltaError:
+        # Another process was faster; or this one was, and the server's answer was lost.
+        try:
+            open_table(storage, table)
+        except DeltaError:
+            pass
+        else:
+            return
+        raise
 
 
 def schema_version(table: DeltaTable) -> str | None:
@@ -84,7 +99,7 @@ def add_columns(storage: Storage, table: str) -> list[str]:
             delta.alter.add_columns(missing)
         return [field.name for field in missing]
 
-    return _until_committed(storage, table, add)
+    return until_committed(storage, lambda: add(open_table(storage, table)))
 
 
 def set_properties(storage: Storage, table: str) -> list[str]:
@@ -101,17 +116,30 @@ def set_properties(storage: Storage, table: str) -> list[str]:
             delta.alter.set_table_properties(missing, raise_if_not_exists=False)
         return sorted(missing)
 
-    return _until_committed(storage, table, add)
+    return until_committed(storage, lambda: add(open_table(storage, table)))
 
 
-def _until_committed(
-    storage: Storage, table: str, change: Callable[[DeltaTable], list[str]]
-) -> list[str]:
-    """Make a change of the newest version, again where another one landed in between."""
+def until_committed(storage: Storage, attempt: Callable[[], _Answer]) -> _Answer:
+    """Make an attempt at a commit, again where another commit landed in between.
+
+    Also where a server gave no answer, or lost it: an attempt looks at the newest version and
+    does nothing if what it wants is there.
+
+    Raises:
+        CommitFailedError: others kept committing in between.
+        OSError: the disk or the server refuses.
+    """
+    silent = 0
     for _ in range(COMMIT_TRIES - 1):
-        with contextlib.suppress(CommitFailedError):
-            return change(open_table(storage, table))
-    return change(open_table(storage, table))
+        try:
+            return attempt()
+        except CommitFailedError:
+            continue
+        except OSError:
+            silent += 1
+            if not storage.is_remote or silent == _SILENT_TRIES:
+                raise
+    return attempt()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 
 from tracer.errors import (
     DamagedDataError,
@@ -25,13 +25,13 @@ from tracer.errors import (
 )
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
 from tracer.store.delta_tables import (
-    COMMIT_TRIES,
     SCHEMA_VERSION,
     add_columns,
     create_table,
     named_files,
     open_table,
     schema_version,
+    until_committed,
 )
 from tracer.store.lake_location import is_lake, open_storage
 from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
@@ -239,16 +239,15 @@ class Lake:
         """Insert or replace the row of ``row['run_id']``, atomically."""
         run_id = check_run_id(row["run_id"])
         table = pa.Table.from_pylist([dict(row)], schema=arrow_schema("runs"))
-        for attempt in range(COMMIT_TRIES):
-            try:
+        wanted = table.to_pylist()
+
+        def overwrite() -> None:
+            if [known for known in self.runs() if known["run_id"] == run_id] != wanted:
                 write_deltalake(
                     self.delta("runs"), table, mode="overwrite", predicate=f"run_id = '{run_id}'"
                 )
-            except CommitFailedError:  # another run's row landed in between
-                if attempt == COMMIT_TRIES - 1:
-                    raise
-            else:
-                return
+
+        until_committed(self.storage, overwrite)
 
     def request_status(self, run_id: str) -> dict[str, str]:
         """Status by request id of every request of a run that is in the lake."""

@@ -24,11 +24,11 @@ def open_storage(path: Path | str) -> Storage:
         InputError: another kind of URL, or characters that delta-rs does not find again.
     """
     scheme = _SCHEME.match(str(path))
-    if scheme and scheme[1] == "s3":
+    if scheme and scheme[1].lower() == "s3":
         from tracer.store.s3_storage import S3Storage  # brings a client for S3 along
 
         # A ``Path`` of a URL has lost a slash.
-        return S3Storage(re.sub(r"^s3:/+", "s3://", str(path)))
+        return S3Storage(re.sub(r"^[Ss]3:/+", "s3://", str(path)))
     if scheme:
         raise InputError(
             f"{path} is neither a folder nor an s3:// URL",

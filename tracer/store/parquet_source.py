@@ -42,7 +42,8 @@ def read_parquet(
 def arrow_source(location: str) -> tuple[str, pa_fs.FileSystem]:
     """(path, file system) as pyarrow has them."""
     if location.startswith("s3://"):
-        return location.removeprefix("s3://"), _s3()
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        return location.removeprefix("s3://"), _s3(os.environ.get("AWS_ENDPOINT_URL"), region)
     return location, _local()
 
 
@@ -52,15 +53,14 @@ def _local() -> pa_fs.FileSystem:
 
 
 @cache
-def _s3() -> pa_fs.FileSystem:
-    """The server that the environment names, as ``tracer.store.s3_storage`` finds it."""
+def _s3(endpoint: str | None, region: str | None) -> pa_fs.FileSystem:
+    """The server that ``tracer.store.s3_storage`` finds; keys come from the environment."""
     from tracer.store.s3_storage import request_timeout
 
     options: dict[str, Any] = {}
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+    if endpoint:
         url = urlsplit(endpoint)
         options = {"scheme": url.scheme, "endpoint_override": url.netloc}
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return pa_fs.S3FileSystem(
         region=region,
         connect_timeout=10,

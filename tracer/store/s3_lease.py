@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-from typing import Any
 from uuid import uuid4
 
 import obstore
@@ -19,6 +18,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from tracer.errors import LakeBusyError
+from tracer.store.s3_writes import put_if
 
 __all__ = ["LEASE_SECONDS", "Lease"]
 
@@ -52,18 +52,16 @@ class Lease:
         content = _content(owner, 0)
         while True:
             try:
-                put = obstore.put(store, name, content, mode="create")
-                return cls(store, name, run_id, owner, _tag(put))
+                return cls(store, name, run_id, owner, put_if(store, name, content, None))
             except AlreadyExistsError:
-                seen = _watch(store, name, owner)
+                seen = _watch(store, name)
             if seen is None:  # given back meanwhile
                 continue
             changed, tag = seen
             if changed:
                 raise LakeBusyError(run_id)
             try:
-                put = obstore.put(store, name, content, mode={"e_tag": tag})
-                return cls(store, name, run_id, owner, _tag(put))
+                return cls(store, name, run_id, owner, put_if(store, name, content, tag))
             except PreconditionError:  # another one was faster
                 raise LakeBusyError(run_id) from None
             except FileNotFoundError:
@@ -96,34 +94,32 @@ class Lease:
             self._beats += 1
             content = _content(self._owner, self._beats)
             try:
-                self._tag = _tag(
-                    obstore.put(self._store, self._name, content, mode={"e_tag": self._tag})
-                )
-            except (PreconditionError, FileNotFoundError):
-                if not self._is_ours(content):
+                self._tag = put_if(self._store, self._name, content, self._tag)
+            except FileNotFoundError:
+                self._over.set()
+                return
+            except PreconditionError:
+                if not self._find_ours():
                     self._over.set()
                     return
             except (BaseError, OSError):
                 continue  # perhaps next time
             self._until = began + LEASE_SECONDS
 
-    def _is_ours(self, content: bytes) -> bool:
-        """Whether the renewal arrived after all: it was made again because an answer was lost."""
+    def _find_ours(self) -> bool:
+        """Whether the object is an earlier renewal, which arrived late; its tag is then known."""
         try:
             there = obstore.get(self._store, self._name)
             self._tag = str(there.meta["e_tag"])
-            return bytes(there.bytes()) == content
+            return self._owner.encode() in bytes(there.bytes())
         except (BaseError, OSError):
             return False
 
 
-def _watch(store: S3Store, name: str, owner: str) -> tuple[bool, str] | None:
+def _watch(store: S3Store, name: str) -> tuple[bool, str] | None:
     """(whether it changes while a lease lasts, its tag); None if it goes away."""
     try:
-        there = obstore.get(store, name)
-        first = str(there.meta["e_tag"])
-        if owner.encode() in bytes(there.bytes()):
-            return False, first  # ours: the answer to our own request was lost
+        first = str(obstore.head(store, name)["e_tag"])
         end = time.monotonic() + LEASE_SECONDS
         while time.monotonic() < end:
             time.sleep(LEASE_SECONDS / _LOOKS)
@@ -136,7 +132,3 @@ def _watch(store: S3Store, name: str, owner: str) -> tuple[bool, str] | None:
 
 def _content(owner: str, beats: int) -> bytes:
     return json.dumps({"owner": owner, "beats": beats}).encode()
-
-
-def _tag(put: Any) -> str:
-    return str(put["e_tag"])

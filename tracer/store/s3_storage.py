@@ -26,11 +26,13 @@ from obstore.store import S3Store
 
 from tracer.errors import InputError, first_line
 from tracer.store.s3_lease import Lease
+from tracer.store.s3_writes import put_if
 from tracer.store.storage import Lock, Storage, WrittenFile
 
 __all__ = ["S3Storage", "request_timeout"]
 
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
+_MOST_TRIES = 10
 _RETRY_FOR = timedelta(minutes=3)
 _PART = 8 << 20
 _PARTS_AT_ONCE = 4  # what an upload holds in memory, times _PART
@@ -52,6 +54,18 @@ def request_timeout() -> float:
     return seconds
 
 
+def _allow_http() -> bool:
+    """Whether requests may go unencrypted; AWS itself has no name for it, delta-rs has this."""
+    allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true", "yes", "on"}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if endpoint.startswith("http://") and not allowed:
+        raise InputError(
+            f"AWS_ENDPOINT_URL is {endpoint}, without TLS",
+            "set AWS_ALLOW_HTTP=true if keys and traces may travel unencrypted.",
+        )
+    return allowed
+
+
 class S3Storage(Storage):
     """Objects below a prefix; every method as ``Storage`` says."""
 
@@ -67,13 +81,15 @@ class S3Storage(Storage):
         if any(part in {"", ".", ".."} for part in prefix.split("/")[: None if prefix else 0]):
             raise InputError(f"{url} cannot be a lake", "write s3://bucket/folder.")
         self._location = url.rstrip("/")
-        timeout = timedelta(seconds=request_timeout())
-        # Both are for whoever waits for an answer; a server that is not there is told sooner.
         self._store = S3Store(
             found["bucket"],
             prefix=prefix or None,
-            client_options={"timeout": timeout, "connect_timeout": timedelta(seconds=10)},
-            retry_config={"max_retries": 10, "retry_timeout": _RETRY_FOR},
+            client_options={
+                "timeout": timedelta(seconds=request_timeout()),
+                "connect_timeout": timedelta(seconds=10),
+                "allow_http": _allow_http(),
+            },
+            retry_config={"max_retries": _MOST_TRIES, "retry_timeout": _RETRY_FOR},
         )
 
     @property
@@ -107,13 +123,11 @@ class S3Storage(Storage):
             obstore.put(self._store, name, text.encode())
 
     def write_new(self, name: str, text: str) -> bool:
-        content = text.encode()
         with self._told(name):
             try:
-                obstore.put(self._store, name, content, mode="create")
+                put_if(self._store, name, text.encode(), None)
             except AlreadyExistsError:
-                # Perhaps by this call: it was made again because an answer was lost.
-                return bytes(obstore.get(self._store, name).bytes()) == content
+                return False
         return True
 
     def write_file(self, name: str, fill: Callable[[BinaryIO], int]) -> WrittenFile:
@@ -201,7 +215,20 @@ class S3Storage(Storage):
             told = "no such bucket" if "NoSuchBucket" in str(error) else "is not there"
             raise FileNotFoundError(errno.ENOENT, told, self.locate(name)) from None
         except BaseError as error:
-            raise OSError(errno.EIO, first_line(error), self.locate(name)) from error
+            raise OSError(errno.EIO, _in_short(error), self.locate(name)) from error
+
+
+def _in_short(error: BaseError) -> str:
+    """What the server said, or that it said nothing."""
+    text = str(error)
+    if "169.254." in text:  # the last place where a program on AWS looks
+        return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    code, message = (re.search(rf"<{tag}>(.*?)</{tag}>", text) for tag in ("Code", "Message"))
+    if code and message:
+        return f"the server says {message[1]} ({code[1]})"
+    if silent := re.search(r"HTTP error: (.+)", text):
+        return f"{os.environ.get('AWS_ENDPOINT_URL', 'AWS')} does not answer: {silent[1]}"
+    return first_line(error)
 
 
 def _without_secrets(url: str) -> str:

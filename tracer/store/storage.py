@@ -55,6 +55,11 @@ class Storage(ABC):
         """What delta-rs needs to know beside the location of a table."""
         return None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a call that failed may have been done: its answer can be lost."""
+        return self.table_options is not None
+
     def locate(self, name: str) -> str:
         """Location of a file or folder."""
         return f"{self.location}/{name}"
@@ -77,7 +82,10 @@ class Storage(ABC):
 
     @abstractmethod
     def write_new(self, name: str, text: str) -> bool:
-        """Write a small file unless there is one; whether this text is there now by this call."""
+        """Write a small file unless there is one, and say whether this call did.
+
+        The text must be unlike all that others may write there.
+        """
 
     @abstractmethod
     def write_file(self, name: str, fill: Callable[[BinaryIO], int]) -> WrittenFile:
