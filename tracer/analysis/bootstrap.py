@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import duckdb
@@ -54,9 +55,9 @@ class Usage:
         Source: COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts.
         """
         tokens = self.num_choices.sum(axis=-1, keepdims=True) / top_k
-        return np.divide(
-            self.weight_sum, tokens, out=np.full_like(self.weight_sum, np.nan), where=tokens > 0
-        )
+        shares = np.full_like(self.weight_sum, np.nan)
+        np.divide(self.weight_sum, tokens, out=shares, where=tokens > 0)
+        return shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ class UsageBootstrap:
         Sums of ``drawn`` are added in float32 for up to 8192 requests, then in float64: they are
         right to about six digits. ``recorded`` is exact.
 
-        Memory: bytes of draws x requests for the weights, 32 x draws x domains x experts for a
-        layer's sums, and 8192 x (8 x draws + 24 x experts) for the work. DuckDB sorts the rows of
-        `usage` of one layer, on disk where its memory does not hold them.
+        Memory, in bytes: draws x requests for the weights, 32 x draws x domains x experts for the
+        sums of a layer and of the one before, 8192 x (8 x draws + 48 x experts) for the work.
+        DuckDB sorts `usage` of one layer, on disk where its memory does not hold it.
 
         Raises:
             DamagedDataError: a file of the lake is missing or broken.
@@ -116,7 +117,7 @@ class UsageBootstrap:
             counted = weights[request].T.astype(np.float32)
             narrow = used.astype(np.float32)
             bounds = np.flatnonzero(np.diff(domain, prepend=-1, append=-1))
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            for first, last in pairwise(bounds):
                 recorded[domain[first]] += used[first:last].sum(axis=0).reshape(shape[1:])
                 total = counted[:, first:last] @ narrow[first:last]
                 drawn[:, domain[first]] += total.reshape(-1, *shape[1:])
