@@ -179,14 +179,14 @@ def sum_requests(
             count, total, bound = counts[phase], sums[phase], bounds[phase]
             while row < end:
                 for column in range(width):
-                    expert = np.uint64(np.uint16(expert_ids[row, column]))
+                    place = np.uint64(np.uint16(expert_ids[row, column]))
                     weight = gate_weights[row, column]
                     wide = np.float64(weight)
-                    count[expert] += 1
-                    total[expert, _SUM] += wide
-                    total[expert, _SQUARE] += wide * wide
-                    bound[expert, _LOW] = min(bound[expert, _LOW], weight)
-                    bound[expert, _HIGH] = max(bound[expert, _HIGH], weight)
+                    count[place] += 1
+                    total[place, _SUM] += wide
+                    total[place, _SQUARE] += wide * wide
+                    bound[place, _LOW] = min(bound[place, _LOW], weight)
+                    bound[place, _HIGH] = max(bound[place, _HIGH], weight)
                 row += 1
         for expert in range(num_experts):
             if counts[_LAST, expert]:
