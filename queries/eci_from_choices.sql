@@ -1,8 +1,9 @@
 -- eci_from_choices: mean gate weight of each expert over the tokens of a domain, from all rows.
 --
 -- What eci yields, summed again from every recorded choice: for checks, and for what sums were not
--- kept of. Unnests `routing` itself and groups by a number instead of the domain's name, which is
--- faster than the same over the view `choices`.
+-- kept of. Unnests `routing` itself and groups by one number, of the domain's number, the layer and
+-- the expert, the last two below 32768. What is the same for a whole list is computed before it is
+-- unnested. Over the view `choices` the same takes more than twice as long.
 --
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts
 -- reads   requests, routing, runs
@@ -15,7 +16,7 @@ with complete as (
     select
         request_id,
         domain,
-        dense_rank() over (order by domain)::smallint as domain_number,
+        dense_rank() over (order by domain) as domain_number,
         num_prompt_tokens
     from requests
     where run_id = $run_id and status = 'complete'
@@ -26,10 +27,9 @@ domains as (
 ),
 scoped as (
     select
-        layer_id,
-        domain_number,
-        unnest(expert_ids) as expert_id,
-        unnest(gate_weights) as gate_weight
+        (domain_number * 32768 + layer_id) * 32768 as first_cell,
+        expert_ids,
+        gate_weights
     from routing
     join complete using (request_id)
     where run_id = $run_id
@@ -39,15 +39,29 @@ scoped as (
             or ($tokens = 'last-prompt' and position = num_prompt_tokens - 1)
         )
 ),
-experts as (
+chosen as (
     select
-        layer_id,
-        domain_number,
-        expert_id,
+        first_cell,
+        unnest(expert_ids) as expert_id,
+        unnest(gate_weights) as gate_weight
+    from scoped
+),
+cells as (
+    select
+        first_cell + expert_id as cell,
         count(*) as num_choices,
         sum(gate_weight::double) as weight_sum
-    from scoped
-    group by layer_id, domain_number, expert_id
+    from chosen
+    group by cell
+),
+experts as (
+    select
+        (cell // 32768 % 32768)::smallint as layer_id,
+        cell // 32768 // 32768 as domain_number,
+        (cell % 32768)::smallint as expert_id,
+        num_choices,
+        weight_sum
+    from cells
 ),
 sizes as (
     select

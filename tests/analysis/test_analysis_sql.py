@@ -288,4 +288,4 @@ def test_query_names_are_the_files_of_the_folder():
     grouped = defaultdict(list)
     for name in every_query():
         grouped[name.rpartition("/")[0]].append(name)
-    assert set(grouped) == {"", "audit", "verify", "views"}
+    assert set(grouped) == {"", "audit", "bootstrap", "verify", "views"}

@@ -1,6 +1,7 @@
 """`tracer bench query`: the lake it asks, the answers and the figures; no time is tested."""
 
 import json
+import math
 import sys
 from statistics import median
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tracer.analysis.bootstrap import LayerDraws, Usage
 from tracer.bench.loads import Spent
 from tracer.bench.made_routing import MADE_MODELS, make_routing
 from tracer.bench.query import QueryCost, take_turns, turns_in_memory
@@ -41,6 +43,7 @@ def test_a_run_is_made_asked_and_kept(tracer, monkeypatch):
     assert len(lines) > 4
     figures = json.loads(last)
     assert figures["batches"] == 4
+    assert figures["bootstrap_cpu_s"] > 0
     assert figures["choices"] == 4 * 196 * 128
     assert figures["numpy_choices"] == 196 * 128
     count = "select count(*) from read_parquet('big/routing/*/*.parquet')"
@@ -90,12 +93,30 @@ def test_answers_that_differ_are_no_figures():
         bench_query._same_answer(sums.clear(), sums.clear())
 
 
+def test_shares_of_usage_that_differ_are_no_figures():
+    """Expert 1 with half, expert 2 with a quarter of a gate weight per token, k = 1."""
+    used = Usage(np.array([[0.0, 3, 1]]), np.array([[0.0, 2, 1]]))
+    layers = [LayerDraws(5, used, used)]
+    keys = {"layer_id": [5, 5], "domain": ["a", "a"], "expert_id": [1, 2]}
+    sums = pl.DataFrame({**keys, "eci": [0.5, 0.25]})
+    bench_query._same_shares(sums, ["a"], layers, 1)
+    for eci in ([0.5, 0.2501], [math.nan, 0.25]):
+        with pytest.raises(DamagedDataError, match="do not agree"):
+            bench_query._same_shares(sums.with_columns(eci=pl.Series(eci)), ["a"], layers, 1)
+
+
 @pytest.fixture
 def report():
-    """16 million choices in two shards: rows 2, 4 s; rollup a hundredth; numpy one shard."""
-    cpu = {"rollup": [0.02, 0.04], "rows": [2.0, 4.0], "numpy": [0.5, 1.0]}
+    """16 million choices in two shards: rows 2, 4 s; rollup a hundredth, bootstrap a fifth of
+    that; numpy one shard. On the clock twice as long."""
+    cpu = {
+        "rollup": [0.02, 0.04],
+        "bootstrap": [0.4, 0.8],
+        "rows": [2.0, 4.0],
+        "numpy": [0.5, 1.0],
+    }
     spent = {mode: [Spent(one, 2 * one) for one in times] for mode, times in cpu.items()}
-    choices = {"rollup": 16_000_000, "rows": 16_000_000, "numpy": 8_000_000}
+    choices = dict.fromkeys(cpu, 16_000_000) | {"numpy": 8_000_000}
     sizes = {"routing": 1000, "tokens": 10, "usage": 50, "usage_by_domain": 25}
     cost = QueryCost(125_000, 340, 2, choices, Spent(0.2, 0.3), spent, sizes)
     return QueryReport(2, cost)
@@ -107,6 +128,7 @@ def test_figures_are_per_choice_and_null_where_nothing_ran(report):
     assert figures["rows_cpu_s"] == median([2, 4])
     assert figures["rows_mchoices_per_s"] == round(16 / 3, 3)
     assert figures["rows_vs_numpy_cpu_ratio"] == 2
+    assert figures["bootstrap_wall_s"] == 1.2
     assert figures["usage_of_routing"] == 0.05
     assert figures["usage_by_domain_of_routing"] == 0.025
     assert {name for name in figures if "pandas" in name and figures[name] is not None} == set()
@@ -114,9 +136,16 @@ def test_figures_are_per_choice_and_null_where_nothing_ran(report):
 
 def test_the_table_has_what_ran_and_says_what_did_not(report):
     columns, rows = report.table()
-    assert [len(row) for row in rows] == [len(columns)] * 3
-    assert rows[1][-1] == ""
+    assert [len(row) for row in rows] == [len(columns)] * 4
+    assert [row[-1] for row in rows] == ["0.01000", "0.20000", "", "0.50000"]
     told = "\n".join(report.notes())
     assert "rows cost 100 [100, 100] times" in told
     assert "pandas is not installed" in told
-    assert "bootstrap" in told
+
+
+def test_goals_stand_beside_what_was_measured(report):
+    told = report.notes()
+    assert "usage_by_domain: at most 2 s, here 0.03" in told
+    assert "bootstrap: at most 20 s, here 0.60" in told
+    assert "rows: at least 50 times usage_by_domain, here 100" in told
+    assert "rows: at least 25 million choices/s, here 5.3" in told

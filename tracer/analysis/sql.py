@@ -7,9 +7,9 @@ variables and changes of these settings are refused.
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import polars as pl
@@ -18,7 +18,15 @@ from tracer.analysis.views import LakeFiles, defused, quoted, undefused, views_o
 from tracer.errors import DamagedDataError, InputError, QueryError, TracerError, first_line
 from tracer.schema import query_path
 
-__all__ = ["connect", "empty_connection", "query_names", "query_text", "run_query", "run_sql"]
+__all__ = [
+    "connect",
+    "empty_connection",
+    "query_batches",
+    "query_names",
+    "query_text",
+    "run_query",
+    "run_sql",
+]
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
 _READING = {"SELECT", "EXPLAIN"}
@@ -108,6 +116,24 @@ def run_query(con: duckdb.DuckDBPyConnection, name: str, **binds: object) -> pl.
     except duckdb.Error as error:
         raise _told(con, error, _views(con)) from error
     return frame
+
+
+def query_batches(
+    con: duckdb.DuckDBPyConnection, name: str, rows: int, **binds: object
+) -> Iterator[pl.DataFrame]:
+    """As ``run_query``, about ``rows`` rows at a time; read it to its end before another query.
+
+    Raises:
+        InputError: there is no such query.
+        DamagedDataError: a file of the lake is missing or broken.
+        QueryError: DuckDB refuses, for one because a bind is missing.
+    """
+    text = query_text(name)
+    try:
+        for batch in con.sql(text, params=binds).arrow(rows):
+            yield cast("pl.DataFrame", pl.from_arrow(batch))
+    except duckdb.Error as error:
+        raise _told(con, error, _views(con)) from error
 
 
 def run_sql(con: duckdb.DuckDBPyConnection, text: str) -> pl.DataFrame:

@@ -22,7 +22,9 @@ __all__ = ["QueryCost", "take_turns", "turns_in_memory"]
 
 @dataclass(frozen=True, slots=True)
 class QueryCost:
-    """Time of each round by mode (rollup, rows, numpy, pandas where there is one), and sizes.
+    """Time of each round by mode, and sizes.
+
+    Modes are rollup, bootstrap, rows, numpy, and pandas where there is one.
 
     choices: that a turn of a mode is about; first: opening the lake and asking the rollups
     sizes: bytes by table

@@ -177,8 +177,9 @@ def query(choices: int, rounds: int, keep: Path | None, output_format: str) -> N
 
     A run of made-up choices of OLMoE-1B-7B's shape is written, its batches repeating one another
     under other request ids. The mean gate weight of every expert, domain and layer is then asked
-    of usage_by_domain and of routing, and summed by numpy and pandas over arrays in memory. Needs
-    no engine. The last line of output is one JSON object.
+    of usage_by_domain and of routing, and summed by numpy and pandas over arrays in memory; its
+    intervals come from usage by a bootstrap over requests. Needs no engine. The last line of output
+    is one JSON object.
 
     \b
     Examples:

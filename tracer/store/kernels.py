@@ -22,8 +22,9 @@ __all__ = ["NUM_PHASES", "Entries", "sort_rows", "sum_domains", "sum_requests"]
 # Prompt, last prompt token, generated: see ``tracer.store.rollup.PHASES``.
 NUM_PHASES = 3
 _PROMPT, _LAST = 0, 1
-# Columns of sums.
-_SUM, _SQUARE, _LOW, _HIGH = range(4)
+# Columns of sums, and of bounds.
+_SUM, _SQUARE = 0, 1
+_LOW, _HIGH = 0, 1
 
 _SIGN, _NO_SIGN = 0x8000_0000, 0x7FFF_FFFF
 _INFINITE = 0x7F80_0000  # the exponent of what is not a finite number
@@ -41,13 +42,15 @@ class Entries(NamedTuple):
 
     ends: int64 [owners * phases], where the entries of each end
     expert_ids: int16; counts: int64
-    sums: float64 [4, entries]: of weights, of their squares, least and largest weights
+    sums: float64 [2, entries]: of weights, of their squares
+    bounds: float32 [2, entries]: least and largest weights
     """
 
     ends: npt.NDArray[np.int64]
     expert_ids: npt.NDArray[np.int16]
     counts: npt.NDArray[np.int64]
     sums: npt.NDArray[np.float64]
+    bounds: npt.NDArray[np.float32]
 
 
 def _mend_llvmlite() -> None:
@@ -167,24 +170,31 @@ def sum_requests(
             counted in the prompt too.
     """
     width = expert_ids.shape[1]
-    counts, cells = _cells(num_experts)
+    counts, sums, bounds = _cells(num_experts)
     row, size = 0, 0
     for request in range(len(row_ends) // NUM_PHASES):
         for phase in range(NUM_PHASES):
             end = row_ends[request * NUM_PHASES + phase]
+            # Views of one phase and unsigned places save a fifth of the time.
+            count, total, bound = counts[phase], sums[phase], bounds[phase]
             while row < end:
                 for column in range(width):
-                    expert = expert_ids[row, column]
-                    weight = np.float64(gate_weights[row, column])
-                    counts[phase, expert] += 1
-                    _add(cells[phase, expert], weight, weight * weight, weight, weight)
+                    place = np.uint64(np.uint16(expert_ids[row, column]))
+                    weight = gate_weights[row, column]
+                    wide = np.float64(weight)
+                    count[place] += 1
+                    total[place, _SUM] += wide
+                    total[place, _SQUARE] += wide * wide
+                    bound[place, _LOW] = min(bound[place, _LOW], weight)
+                    bound[place, _HIGH] = max(bound[place, _HIGH], weight)
                 row += 1
         for expert in range(num_experts):
             if counts[_LAST, expert]:
                 counts[_PROMPT, expert] += counts[_LAST, expert]
-                last = cells[_LAST, expert]
-                _add(cells[_PROMPT, expert], last[_SUM], last[_SQUARE], last[_LOW], last[_HIGH])
-        size = _take(counts, cells, found, request, size)
+                last, ends = sums[_LAST, expert], bounds[_LAST, expert]
+                _add(sums[_PROMPT, expert], last[_SUM], last[_SQUARE])
+                _widen(bounds[_PROMPT, expert], ends[_LOW], ends[_HIGH])
+        size = _take(counts, sums, bounds, found, request, size)
 
 
 @_Kernel
@@ -204,7 +214,7 @@ def sum_domains(
         num_experts: of the layer.
         found: of domains, to write to.
     """
-    counts, cells = _cells(num_experts)
+    counts, sums, bounds = _cells(num_experts)
     first, size = 0, 0
     for domain in range(len(request_ends)):
         for place in range(first, request_ends[domain]):
@@ -214,55 +224,59 @@ def sum_domains(
                     expert = entries.expert_ids[entry]
                     counts[phase, expert] += entries.counts[entry]
                     _add(
-                        cells[phase, expert],
+                        sums[phase, expert],
                         entries.sums[_SUM, entry],
                         entries.sums[_SQUARE, entry],
-                        entries.sums[_LOW, entry],
-                        entries.sums[_HIGH, entry],
+                    )
+                    _widen(
+                        bounds[phase, expert],
+                        entries.bounds[_LOW, entry],
+                        entries.bounds[_HIGH, entry],
                     )
         first = request_ends[domain]
-        size = _take(counts, cells, found, domain, size)
+        size = _take(counts, sums, bounds, found, domain, size)
 
 
 @numba.njit(nogil=True)
-def _cells(num_experts: int) -> tuple[Ints, Floats]:
-    """Counts and sums of nothing: [phases, experts], [phases, experts, 4]."""
+def _cells(num_experts: int) -> tuple[Ints, Floats, Floats]:
+    """Counts, sums and bounds of nothing: [phases, experts], two of [phases, experts, 2]."""
     counts = np.zeros((NUM_PHASES, num_experts), np.int64)
-    cells = np.empty((NUM_PHASES, num_experts, 4), np.float64)
-    for phase in range(NUM_PHASES):
-        for expert in range(num_experts):
-            _clear(cells[phase, expert])
-    return counts, cells
+    sums = np.zeros((NUM_PHASES, num_experts, 2), np.float64)
+    bounds = np.empty((NUM_PHASES, num_experts, 2), np.float32)
+    bounds[:, :, _LOW] = np.inf
+    bounds[:, :, _HIGH] = -np.inf
+    return counts, sums, bounds
 
 
 @numba.njit(nogil=True)
-def _clear(cell: Floats) -> None:
-    cell[_SUM] = 0.0
-    cell[_SQUARE] = 0.0
-    cell[_LOW] = np.inf
-    cell[_HIGH] = -np.inf
+def _add(sums: Floats, total: float, square: float) -> None:
+    sums[_SUM] += total
+    sums[_SQUARE] += square
 
 
 @numba.njit(nogil=True)
-def _add(cell: Floats, total: float, square: float, low: float, high: float) -> None:
-    cell[_SUM] += total
-    cell[_SQUARE] += square
-    cell[_LOW] = min(cell[_LOW], low)
-    cell[_HIGH] = max(cell[_HIGH], high)
+def _widen(bounds: Floats, low: float, high: float) -> None:
+    bounds[_LOW] = min(bounds[_LOW], low)
+    bounds[_HIGH] = max(bounds[_HIGH], high)
 
 
 @numba.njit(nogil=True)
-def _take(counts: Ints, cells: Floats, found: Entries, number: int, size: int) -> int:
+def _take(
+    counts: Ints, sums: Floats, bounds: Floats, found: Entries, number: int, size: int
+) -> int:
     """Append the cells that have choices, clear them, and return the new size of ``found``."""
     for phase in range(NUM_PHASES):
         for expert in range(counts.shape[1]):
             if counts[phase, expert]:
                 found.expert_ids[size] = expert
                 found.counts[size] = counts[phase, expert]
-                for column in range(4):
-                    found.sums[column, size] = cells[phase, expert, column]
+                for column in range(2):
+                    found.sums[column, size] = sums[phase, expert, column]
+                    found.bounds[column, size] = bounds[phase, expert, column]
+                    sums[phase, expert, column] = 0.0
                 size += 1
                 counts[phase, expert] = 0
-                _clear(cells[phase, expert])
+                bounds[phase, expert, _LOW] = np.inf
+                bounds[phase, expert, _HIGH] = -np.inf
         found.ends[number * NUM_PHASES + phase] = size
     return size

@@ -112,16 +112,17 @@ class Rollup:
         size = found.ends[-1]
         group = np.repeat(np.arange(len(found.ends)), np.diff(found.ends, prepend=0))
         domain, phase = np.divmod(group, NUM_PHASES)
-        sums, squares, lows, highs = found.sums[:, :size]
+        sums, squares = found.sums[:, :size].copy()
+        lows, highs = found.bounds[:, :size].copy()
         return DomainUsage(
             domain,
             phase,
             found.expert_ids[:size].copy(),
             found.counts[:size].copy(),
-            sums.copy(),
-            squares.copy(),
-            lows.astype(np.float32),
-            highs.astype(np.float32),
+            sums,
+            squares,
+            lows,
+            highs,
         )
 
 
@@ -132,5 +133,6 @@ def _room(most: npt.NDArray[np.int64]) -> Entries:
         np.zeros(most.size, np.int64),
         np.empty(size, np.int16),
         np.empty(size, np.int64),
-        np.empty((4, size), np.float64),
+        np.empty((2, size), np.float64),
+        np.empty((2, size), np.float32),
     )

@@ -3,10 +3,12 @@
 import math
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracer.analysis.bootstrap import LayerDraws, bootstrap_usage, percentile_interval
 from tracer.analysis.sql import connect, run_query
 from tracer.bench.loads import Stopwatch
 from tracer.bench.made_lake import fill_lake
@@ -23,9 +25,13 @@ _MODEL = "olmoe"
 _KEYS = ["layer_id", "domain", "expert_id"]
 _SUM_ERROR = 1e-9  # relative; both add float64 numbers, in another order
 _FEWEST_ROUNDS = 15
-_MODES = ("rollup", "rows", "numpy", "pandas")
+_DRAWS, _SEED, _LEVEL = 200, 1, 0.95
+# For a billion choices: CPU seconds, times the rollup, million choices a second and core.
+_MOST_S, _MOST_BOOTSTRAP_S, _LEAST_RATIO, _LEAST_SPEED = 2, 20, 50, 25
+_MODES = ("rollup", "bootstrap", "rows", "numpy", "pandas")
 _WORDS = {
     "rollup": "eci, from usage_by_domain",
+    "bootstrap": f"its intervals by {_DRAWS} draws, from usage",
     "rows": "eci_from_choices, from routing",
     "numpy": "numpy bincount, one shard in memory",
     "pandas": "pandas group-by, one shard in memory",
@@ -61,18 +67,23 @@ class QueryReport:
         cost = self.cost
         ratio = cost.cost("rows", "rollup")
         first, rollups = cost.first, ("usage", "usage_by_domain")
+        speed = cost.mchoices_per_s("rows")
         stored = f"{cost.num_requests:,} requests in {cost.num_batches:,} shards"
         between = f"{ratio.median:,.0f} [{ratio.low:,.0f}, {ratio.high:,.0f}]"
         opening = f"{first.cpu:.3f} s of CPU time and {first.wall:.3f} s on the clock"
         lines = [
             f"{cost.num_tokens:,} tokens of {stored}; {self.rounds} rounds, warm, medians",
-            f"rollup and rows agree; rows cost {between} times the CPU time of the rollup",
+            f"rollups and rows agree; rows cost {between} times the CPU time of usage_by_domain",
             f"opening the lake and asking the rollup for the first time: {opening}",
             *(
                 f"{table}: {cost.sizes[table]:,} bytes, {cost.of_routing(table):.3f} of routing"
                 for table in rollups
             ),
-            "intervals that a bootstrap over requests would give are not measured",
+            "goals, for a billion choices and by CPU time:",
+            f"usage_by_domain: at most {_MOST_S} s, here {cost.cpu_s('rollup'):.2f}",
+            f"bootstrap: at most {_MOST_BOOTSTRAP_S} s, here {cost.cpu_s('bootstrap'):.2f}",
+            f"rows: at least {_LEAST_RATIO} times usage_by_domain, here {ratio.median:,.0f}",
+            f"rows: at least {_LEAST_SPEED} million choices/s, here {speed:.1f}",
         ]
         if self.rounds < _FEWEST_ROUNDS:
             lines.append(f"fewer than {_FEWEST_ROUNDS} rounds are no result for ratios")
@@ -91,6 +102,7 @@ class QueryReport:
             "requests": cost.num_requests,
             "batches": cost.num_batches,
             "rounds": self.rounds,
+            "draws": _DRAWS,
             "first_cpu_s": round(cost.first.cpu, 5),
             "first_wall_s": round(cost.first.wall, 5),
             "rows_vs_rollup_cpu_ratio": ratio.rounded,
@@ -125,7 +137,7 @@ def bench_query(choices: int, rounds: int, keep: Path | None) -> QueryReport:
 
     Raises:
         InputError: ``keep`` is not a new or empty folder.
-        DamagedDataError: rollup and rows do not give the same answer.
+        DamagedDataError: rollups and rows do not give the same answer.
     """
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise InputError(f"{keep} is not empty", "name a new folder for --keep.")
@@ -147,15 +159,27 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
     first = run_query(con, "eci", **binds)
     opened = watch.read()
     _same_answer(first, run_query(con, "eci_from_choices", **binds))
+    run = lake.run(_RUN)
+
+    def layers(draws: int) -> tuple[tuple[str, ...], Iterator[LayerDraws]]:
+        found = bootstrap_usage(con, run, draws=draws, seed=_SEED, tokens="all")
+        return found.domains, found.layers()
+
+    def intervals() -> None:
+        for layer in layers(_DRAWS)[1]:
+            percentile_interval(layer.drawn.eci(model.top_k), _LEVEL)
+
+    _same_shares(first, *layers(1), model.top_k)
     turns = {
         "rollup": lambda: run_query(con, "eci", **binds),
+        "bootstrap": intervals,
         "rows": lambda: run_query(con, "eci_from_choices", **binds),
         **turns_in_memory(made),
     }
     spent = take_turns(turns, rounds, progress.note)
     con.close()
     stored = made.num_choices * batches
-    in_lake = {"rollup", "rows"}
+    in_lake = {"rollup", "bootstrap", "rows"}
     return QueryCost(
         tokens * batches,
         len(made.rows.requests) * batches,
@@ -175,3 +199,13 @@ def _same_answer(rollup: Any, rows: Any) -> None:
     )
     if apart or ((rollup["eci"] - rows["eci"]).abs() / rows["eci"]).max() > _SUM_ERROR:
         raise DamagedDataError("the queries eci and eci_from_choices do not agree")
+
+
+def _same_shares(
+    rollup: Any, domains: Sequence[str], layers: Iterable[LayerDraws], top_k: int
+) -> None:
+    shares = {layer.layer_id: layer.recorded.eci(top_k) for layer in layers}
+    places = {domain: place for place, domain in enumerate(domains)}
+    for layer_id, domain, expert, eci in rollup.select(*_KEYS, "eci").iter_rows():
+        if not abs(shares[layer_id][places[domain], expert] - eci) <= _SUM_ERROR * eci:
+            raise DamagedDataError("the query eci and the sums in usage do not agree")

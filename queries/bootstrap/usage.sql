@@ -1,0 +1,17 @@
+-- bootstrap/usage: usage of one layer by numbered requests, those of a domain together.
+--
+-- A request has a row for each of its phases in the scope.
+--
+-- reads   usage, numbered: what bootstrap/requests yields
+-- binds   $run_id, $layer_id
+--         $tokens: last-prompt, prompt, generated, or all (prompt and generated)
+-- yields  domain_number, request_number, expert_ids, num_choices [choices by expert], weight_sum
+--         [gate weight by expert]
+-- order   domain_number, request_number, phase
+select domain_number, request_number, expert_ids, num_choices, weight_sum
+from usage
+join numbered using (request_id)
+where run_id = $run_id
+    and layer_id = $layer_id
+    and (phase = $tokens or ($tokens = 'all' and phase in ('prompt', 'generated')))
+order by domain_number, request_number, phase
