@@ -147,21 +147,24 @@ def _largest(limit: Unpacked) -> int:
     return (limit.most - limit.used) // 8
 
 
-def _count(value: Any, ndim: int, most: int) -> int:
-    """Numbers in a tensor or in lists ``ndim`` deep; lists may hold one another many times."""
+def _count(value: Any, ndim: int, seen: dict[int, int]) -> int:
+    """Numbers in a tensor or in lists ``ndim`` deep.
+
+    Lists may hold one another many times: ``seen`` has the count of each by its ``id``.
+    """
     if hasattr(value, "numel"):
         return int(value.numel())
     if not isinstance(value, list | tuple):
         return 1
+    if id(value) in seen:
+        return seen[id(value)]
     if ndim <= 1:
         if any(isinstance(one, list | tuple) or hasattr(one, "numel") for one in value):
             raise ValueError("lists in lists")
-        return len(value)
-    count = 0
-    for one in value:
-        count += _count(one, ndim - 1, most)
-        if count > most:
-            break
+        count = len(value)
+    else:
+        count = sum(_count(one, ndim - 1, seen) for one in value)
+    seen[id(value)] = count
     return count
 
 
@@ -169,7 +172,7 @@ def _integers(name: str, value: Any, ndim: int, most: int) -> _ChosenIds:
     """A tensor or list of at most ``most`` whole numbers, int64."""
     try:
         # A tensor may be a view that says one number a billion times.
-        if _count(value, ndim, most) > most:
+        if _count(value, ndim, {}) > most:
             raise InputError(f"{name}: too many numbers", "record less, or raise --max-gb.")
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
