@@ -1,3 +1,4 @@
+# ruff: noqa: INP001
 """Memory and time of writing and merging a run: many small requests, and 100 million choices.
 
     python benchmarks/run_memory.py            # both, some minutes
@@ -12,10 +13,13 @@ makes them. Printed is how far the resident memory rises beside what the comment
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -35,15 +39,16 @@ LOADS = {
 }
 
 
-def resident():
+def resident() -> int:
+    """Bytes of this process; Linux."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Watch:
     """How far resident memory rose in the block, and how long it took."""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.before = self.most = resident()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.look, daemon=True)
@@ -51,18 +56,20 @@ class Watch:
         self.began = time.perf_counter()
         return self
 
-    def look(self):
+    def look(self) -> None:
+        """Keep the most, until the block ends."""
         while not self.over.wait(0.01):
             self.most = max(self.most, resident())
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self.began
         self.over.set()
         self.thread.join()
         self.rise = max(self.most, resident()) - self.before
 
 
-def made_rows(names, tokens):
+def made_rows(names: list[str], tokens: int) -> ShardRows:
+    """Choices by chance, the same for every request of a place."""
     rng = np.random.default_rng(0)
     count = len(names) * tokens
     shape = (count, MODEL.num_layers)
@@ -77,7 +84,8 @@ def made_rows(names, tokens):
     return ShardRows(range(MODEL.num_layers), requests, positions, ids.astype(np.uint8), weights)
 
 
-def measure(load, divide):
+def measure(load: tuple[int, int, int], divide: int) -> dict[str, Any]:
+    """Write and merge one of ``LOADS``, ``divide`` times fewer requests."""
     requests, tokens, together = load
     requests = max(together, requests // divide)
     with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
@@ -134,7 +142,8 @@ def measure(load, divide):
     }
 
 
-def main():
+def main() -> None:
+    """Measure and tell."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--load", choices=[*LOADS, "both"], default="both")
     options.add_argument("--divide", type=int, default=1, help="this many times fewer requests")
@@ -142,16 +151,16 @@ def main():
     results = {}
     for name in LOADS if told.load == "both" else [told.load]:
         results[name] = found = measure(LOADS[name], told.divide)
-        print(
+        sys.stdout.write(
             f"{name}: {found['requests']:,} requests, {found['choices']:,} choices in"
             f" {found['batches']} batches; written in {found['write_seconds']} s"
             f" (the first half in {found['first_half_seconds']}), memory"
             f" +{found['write_peak_bytes'] / 1e6:,.0f} MB, by formula"
             f" {found['write_formula_bytes'] / 1e6:,.0f}; {found['files_before']} files merged to"
             f" {found['files_after']} in {found['compact_seconds']} s,"
-            f" +{found['compact_peak_bytes'] / 1e6:,.0f} MB"
+            f" +{found['compact_peak_bytes'] / 1e6:,.0f} MB\n"
         )
-    print(json.dumps(results))
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def refused(tracer):
 
     def check(form, path, *words, more=()):
         gc.collect()
+        pa.default_memory_pool().release_unused()  # what making the file took
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
         before = kilobytes("VmRSS")
         told = tracer(*command(form, path), *more)
@@ -159,11 +160,11 @@ def test_a_footer_that_lies(rest, refused, values, claimed):
             more=("--max-gb", "1000000"))  # fmt: skip
 
 
-def test_a_page_that_unpacks_to_a_gigabyte(rest, refused):
+def test_a_page_that_unpacks_to_half_a_gigabyte(rest, refused):
     pq.write_table(routing(), "r.parquet")
-    equal_values(Path("requests.parquet"), 3, 3, raw=2**30)
+    equal_values(Path("requests.parquet"), 3, 3, raw=2**29)
     assert Path("requests.parquet").stat().st_size < 200_000
-    words = "a page of column request_id unpacks to 1,073,741,824 bytes"
+    words = "a page of column request_id unpacks to 536,870,912 bytes"
     refused("interchange", "r.parquet", words, more=("--max-gb", "1000"))
 
 
@@ -178,15 +179,15 @@ def test_a_long_text_that_stands_a_million_times(rest, refused):
 
 
 def test_lists_that_are_longer_than_any_choice(rest, refused):
-    """One row of 60 million equal ids, twenty kilobytes."""
-    ids = pa.ListArray.from_arrays([0, 60_000_000], pa.array(np.zeros(60_000_000, np.int16)))
+    """One row of 30 million equal ids, twenty kilobytes."""
+    ids = pa.ListArray.from_arrays([0, 30_000_000], pa.array(np.zeros(30_000_000, np.int16)))
     pq.write_table(routing(expert_ids=ids), "r.parquet")
     refused("interchange", "r.parquet", "unpacks to", more=("--max-gb", "0.2"))
 
 
 def test_lines_that_unpack_to_gigabytes(rest, refused):
     packer = zstandard.ZstdCompressor().compressobj()
-    giant = b"".join(packer.compress(b"1" * 2**20) for _ in range(1000)) + packer.flush()
+    giant = b"".join(packer.compress(b"1" * 2**20) for _ in range(600)) + packer.flush()
     Path("giant.jsonl.zst").write_bytes(giant)
     assert len(giant) < 1_000_000
     refused("jsonl", "giant.jsonl.zst", "line 1: longer than 1048576 bytes")
@@ -210,7 +211,7 @@ def npy_header(shape, descr="|u1", version=1, length=None):
 
 def zeros_zip(path, head, count, kind=zipfile.ZIP_DEFLATED):
     with (
-        zipfile.ZipFile(path, "w", kind, compresslevel=9) as file,
+        zipfile.ZipFile(path, "w", kind, compresslevel=1) as file,
         file.open("a.npy", "w", force_zip64=True) as entry,
     ):
         entry.write(head)
@@ -221,8 +222,8 @@ def zeros_zip(path, head, count, kind=zipfile.ZIP_DEFLATED):
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ((npy_header((512 * 2**20, 1, 2)), 2**30, zipfile.ZIP_DEFLATED), "unpacks to too much"),
-        ((npy_header((4,), version=2, length=2**30), 2**30, zipfile.ZIP_DEFLATED), "npz"),
+        ((npy_header((2**28, 1, 2)), 2**29, zipfile.ZIP_DEFLATED), "unpacks to too much"),
+        ((npy_header((4,), version=2, length=2**30), 2**29, zipfile.ZIP_DEFLATED), "npz"),
         ((npy_header((2**20, 1, 2)), 2**21, zipfile.ZIP_BZIP2), "packed in a way"),
         ((npy_header((2**40, 1, 2)), 0, zipfile.ZIP_DEFLATED), "shape"),
     ],
@@ -231,7 +232,7 @@ def zeros_zip(path, head, count, kind=zipfile.ZIP_DEFLATED):
 def test_archives_of_arrays(rest, refused, made, words):
     head, count, kind = made
     zeros_zip("ids.npz", head, count, kind)
-    assert Path("ids.npz").stat().st_size < 2_000_000
+    assert Path("ids.npz").stat().st_size < 4_000_000
     more = ("--max-gb", "0.5") if words == "unpacks to too much" else ()
     refused("vllm", "ids.npz", words, more=more)
 
