@@ -3,7 +3,7 @@
 -- What eci yields, summed again from every recorded choice: for checks, and for what sums were not
 -- kept of. Unnests `routing` itself and groups by one number, of the domain's number, the layer and
 -- the expert, the last two below 32768. What is the same for a whole list is computed before it is
--- unnested. Over the view `choices` the same takes more than twice as long.
+-- unnested. The same over the view `choices` takes longer.
 --
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts
 -- reads   requests, routing, runs

@@ -38,6 +38,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Precision gate weights are stored in.",
 )
+@click.option(
+    "--max-gb",
+    type=click.FloatRange(min=0, min_open=True, max=1_000_000),
+    default=4,
+    show_default=True,
+    help="Refuse files that unpack to more; several times as much is needed in memory.",
+)
 @lake_option
 @format_option("table", "json")
 def command(
@@ -47,6 +54,7 @@ def command(
     run: Path,
     run_id: str | None,
     weight_precision: str,
+    max_gb: float,
     lake_path: str,
     output_format: str,
 ) -> None:
@@ -81,6 +89,7 @@ def command(
         run=run,
         run_id=run_id,
         weight_precision=weight_precision,
+        max_gb=max_gb,
     )
     if output_format == "json":
         write_json(summary)

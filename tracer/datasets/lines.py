@@ -75,22 +75,23 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, most: int | None = None) -> Iterator[tuple[int, str]]:
     r"""Yield the file's lines with their numbers from 1, line ends kept, without a BOM.
 
     Only ``\n`` ends a line. A file named ``.zst`` is unpacked on the way.
 
     Raises:
-        DatasetError: unreadable, damaged, not UTF-8, or a line longer than 64 MiB.
+        DatasetError: unreadable, damaged, not UTF-8, or a line longer than ``most`` bytes (64 MiB).
     """
     number = 0
+    most = MAX_LINE_BYTES if most is None else most
     try:
         with _opened(path) as file:
-            while raw := file.readline(MAX_LINE_BYTES + 1):
+            while raw := file.readline(most + 1):
                 number += 1
-                if len(raw) > MAX_LINE_BYTES:
+                if len(raw) > most:
                     raise DatasetError(
-                        f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes",
+                        f"{path}, line {number}: longer than {most} bytes",
                         "write one record per line.",
                     )
                 yield number, (raw.removeprefix(_BOM) if number == 1 else raw).decode()

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from tracer.errors import DamagedDataError, InputError
 from tracer.records import GATE_WEIGHTS, UNKNOWN
+from tracer.store.import_limits import Unpacked
 from tracer.store.interchange_files import (
     digest_files,
     in_order,
@@ -51,6 +52,7 @@ def import_run(
     read: Reader | None = None,
     files: Sequence[Path] = (),
     weights_known: bool = True,
+    limit: Unpacked | None = None,
 ) -> dict[str, Any]:
     """Bring one run into the lake; the same files again change nothing.
 
@@ -64,6 +66,7 @@ def import_run(
         read: makes the rows of routing, with `token_id` or without, from the row of `runs` and
             the requests by id; None reads the interchange form.
         files: those that ``routing`` stands for, where it is not a file.
+        limit: of what the files unpack to, which ``read`` counts too.
         weights_known: false where ``read`` makes weights up; options of the run then say so.
 
     Returns:
@@ -81,8 +84,9 @@ def import_run(
     row["run_id"] = check_run_id(
         run_id or str(facts.get("run_id") or f"import-{row['dataset_digest'][:12]}")
     )
-    described = read_requests(requests)
-    table = read(row, described) if read else read_routing(routing)
+    limit = limit or Unpacked()
+    described = read_requests(requests, limit)
+    table = read(row, described) if read else read_routing(routing, limit)
     table = in_order(routing, table, row)
     traces = _Traces(table, described, row)
     for group in traces.groups(traces.request_ids):

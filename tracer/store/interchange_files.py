@@ -16,6 +16,8 @@ from tracer import __version__
 from tracer.errors import DamagedDataError, InputError, first_line
 from tracer.records import NO_DOMAIN
 from tracer.schema import arrow_schema, table_schema
+from tracer.store.import_limits import LABEL_BYTES, MOST_RUN_BYTES, REQUEST_BYTES, Unpacked
+from tracer.store.parquet_pages import PageError, unpacked_size
 
 __all__ = [
     "digest_files",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 _REQUESTS = ("request_id", "domain", "num_prompt_tokens")
+_IDS_COLUMN = "token_ids"
+_WRITE_AGAIN = "write the file again with pyarrow's, Polars' or DuckDB's usual settings."
 _TYPES = {
     "request_id": pa.string(),
     "position": pa.int32(),
@@ -49,7 +53,14 @@ def read_run(path: Path) -> dict[str, Any]:
         InputError: unreadable, a key missing, or numbers that cannot be.
     """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MOST_RUN_BYTES + 1)
+        if len(raw) > MOST_RUN_BYTES:
+            raise InputError(
+                f"{path} is longer than {MOST_RUN_BYTES:,} bytes",
+                "it holds the model's shape and settings, no rows.",
+            )
+        facts = json.loads(raw.decode())
         json.dumps(facts, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {first_line(error)}") from error
@@ -148,26 +159,77 @@ def rows_of_ids(
     return pa.table(columns, schema=routing_columns())
 
 
-def read_columns(path: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
+def read_columns(
+    path: Path, types: Mapping[str, pa.DataType], limit: Unpacked | None = None
+) -> pa.Table:
     """Some columns of a Parquet file, in these types and without nulls.
 
     Raises:
-        InputError: unreadable, a column missing, of another type or with empty values.
+        InputError: unreadable, a column missing, of another type or with empty values, or beyond
+            the limit.
     """
-    return _cast(path, _read_parquet(path, list(types)), types)
+    return _cast(path, _read_parquet(path, list(types), limit or Unpacked()), types)
 
 
-def _read_parquet(path: Path, needed: Sequence[str]) -> pa.Table:
+def _read_parquet(
+    path: Path, needed: Sequence[str], limit: Unpacked, *, labels: bool = False
+) -> pa.Table:
+    """The needed columns, those that are texts decoded; with ``labels`` all that can be one."""
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {error}") from error
-    if missing := [name for name in needed if name not in table.column_names]:
-        raise InputError(
-            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            f"it needs {', '.join(needed)}.",
-        )
+        with pq.ParquetFile(path) as file:
+            columns = list(needed)
+            schema = file.schema_arrow
+            if missing := [name for name in needed if name not in schema.names]:
+                raise InputError(
+                    f"{path} lacks the column{'s' if len(missing) > 1 else ''}"
+                    f" {', '.join(missing)}",
+                    f"it needs {', '.join(needed)}.",
+                )
+            if labels:
+                columns += [
+                    field.name
+                    for field in schema
+                    if field.name not in needed
+                    and (field.name == _IDS_COLUMN or not pa.types.is_nested(field.type))
+                ]
+                per_row = REQUEST_BYTES + LABEL_BYTES * (len(columns) - len(needed))
+                limit.take(path, file.metadata.num_rows * per_row)
+            limit.take(path, unpacked_size(path, file, columns))
+            texts = [
+                field.name for field in schema if field.name in columns and _is_text(field.type)
+            ]
+        # Texts as numbers of dictionary entries: until their sum is known a million copies of one
+        # are not made.
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            table = file.read(columns=columns)
+        for place, column in enumerate(table.columns):
+            if pa.types.is_dictionary(column.type):
+                limit.take(path, sum(_text_bytes(chunk) for chunk in column.chunks))
+                plain = column.cast(column.type.value_type)
+                table = table.set_column(place, table.column_names[place], plain)
+    except PageError as error:
+        raise InputError(f"cannot read {path} as Parquet: {error}", _WRITE_AGAIN) from error
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        raise InputError(f"cannot read {path} as Parquet: {first_line(error)}") from error
     return table
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(dtype)
+        or pa.types.is_large_string(dtype)
+        or pa.types.is_binary(dtype)
+        or pa.types.is_large_binary(dtype)
+    )
+
+
+def _text_bytes(chunk: pa.DictionaryArray) -> int:
+    """What its values take one by one: an entry that stands a million times, a million times."""
+    dictionary = chunk.dictionary
+    if not _is_text(dictionary.type):
+        return int(dictionary.nbytes) // max(1, len(dictionary)) * len(chunk)
+    lengths = pc.binary_length(dictionary).cast(pa.int64()).take(chunk.indices)
+    return int(pc.sum(lengths, min_count=0).as_py())
 
 
 def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -184,14 +246,14 @@ def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.T
     return pa.table(arrays, names=list(types))
 
 
-def read_requests(path: Path) -> dict[str, dict[str, Any]]:
+def read_requests(path: Path, limit: Unpacked | None = None) -> dict[str, dict[str, Any]]:
     """request_id -> domain, num_prompt_tokens, labels, and token_ids: int32 array or None.
 
     Raises:
-        InputError: unreadable, empty, a column missing or of another type.
+        InputError: unreadable, empty, a column missing or of another type, or beyond the limit.
         DamagedDataError: a request twice.
     """
-    table = _read_parquet(path, _REQUESTS)
+    table = _read_parquet(path, _REQUESTS, limit or Unpacked(), labels=True)
     core = _cast(
         path,
         table,
@@ -222,10 +284,10 @@ def read_requests(path: Path) -> dict[str, dict[str, Any]]:
 
 def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | None]:
     """The column `token_ids` row by row; None in every row of a file without it."""
-    if "token_ids" not in table.column_names:
+    if _IDS_COLUMN not in table.column_names:
         yield from [None] * table.num_rows
         return
-    column = _cast(path, table, {"token_ids": pa.large_list(pa.int32())})["token_ids"]
+    column = _cast(path, table, {_IDS_COLUMN: pa.large_list(pa.int32())})[_IDS_COLUMN]
     if pc.list_flatten(column).null_count:
         raise DamagedDataError(f"{path}: token_ids has empty entries")
     for chunk in column.chunks:
@@ -233,13 +295,14 @@ def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | 
             yield tokens.values.to_numpy()
 
 
-def read_routing(path: Path) -> pa.Table:
+def read_routing(path: Path, limit: Unpacked | None = None) -> pa.Table:
     """The routing rows of the interchange form.
 
     Raises:
-        InputError: unreadable, a column missing, of another type or with empty values.
+        InputError: unreadable, a column missing, of another type or with empty values, or beyond
+            the limit.
     """
-    return read_columns(path, _TYPES)
+    return read_columns(path, _TYPES, limit)
 
 
 def in_order(path: Path, table: pa.Table, row: Mapping[str, Any]) -> pa.Table:

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.errors import DamagedDataError, InputError
+from tracer.store.import_limits import Unpacked
 from tracer.store.interchange_files import read_columns, routing_columns
 
 __all__ = ["flame_files", "read_flame"]
 
+_TOKEN_BYTES = 24
 _NAME = re.compile(r"layer_(\d{1,5})\.parquet")
 
 
@@ -40,7 +42,10 @@ def flame_files(folder: Path) -> dict[int, Path]:
 
 
 def read_flame(
-    folder: Path, row: Mapping[str, Any], described: Mapping[str, Mapping[str, Any]]
+    folder: Path,
+    row: Mapping[str, Any],
+    described: Mapping[str, Mapping[str, Any]],
+    limit: Unpacked | None = None,
 ) -> pa.Table:
     """The rows of routing, without token ids.
 
@@ -48,6 +53,7 @@ def read_flame(
         folder: with the files.
         row: of `runs`.
         described: the requests in the order of their tokens.
+        limit: of what all files unpack to.
 
     Raises:
         InputError: a file that cannot be read, or lacks a column.
@@ -61,6 +67,11 @@ def read_flame(
     counts = np.array([one["num_prompt_tokens"] for one in described.values()], dtype=np.int64)
     if (counts < 0).any():
         raise DamagedDataError("requests has a negative num_prompt_tokens")
+    limit = limit or Unpacked()
+    # Before arrays of that length are made: the numbers are whatever the file says. Per layer, a
+    # token's request (a number and its text), position and layer.
+    texts = sum(len(name.encode()) * int(n) for name, n in zip(described, counts, strict=True))
+    limit.take(folder, len(files) * (texts + _TOKEN_BYTES * int(counts.sum())))
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     positions = pa.array((np.arange(len(starts)) - starts).astype(np.int32))
     numbers = pa.array(np.repeat(np.arange(len(counts)), counts))
@@ -68,7 +79,7 @@ def read_flame(
     parts = []
     for layer, path in files.items():
         table = read_columns(
-            path, {"indices": pa.list_(pa.int16()), "scores": pa.list_(pa.float32())}
+            path, {"indices": pa.list_(pa.int16()), "scores": pa.list_(pa.float32())}, limit
         )
         if table.num_rows != len(starts):
             raise DamagedDataError(

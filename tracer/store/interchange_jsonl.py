@@ -11,36 +11,50 @@ from typing import Any
 import pyarrow as pa
 
 from tracer.errors import DamagedDataError, InputError
+from tracer.store.import_limits import Unpacked
 from tracer.store.interchange_files import routing_columns
 
-__all__ = ["read_jsonl"]
+__all__ = ["MOST_LINE_BYTES", "read_jsonl"]
 
 _LINES_TOGETHER = 50_000  # as Python objects
+_LINE_BYTES = 32
+# 32,767 ids and weights of 25 characters, the most that a run can have, and a request's name.
+MOST_LINE_BYTES = 1024 * 1024
 _KEYS = ("req_id", "token_idx", "layer", "topk_ids", "topk_weights")
 _TOO_LARGE = 2.0**127  # the lake's weights are float32
 _Row = tuple[str, int, int, list[int], list[float]]
 
 
-def read_jsonl(path: Path, lines: Iterable[tuple[int, str]], row: Mapping[str, Any]) -> pa.Table:
+def read_jsonl(
+    path: Path,
+    lines: Iterable[tuple[int, str]],
+    row: Mapping[str, Any],
+    limit: Unpacked | None = None,
+) -> pa.Table:
     """The rows of routing, without token ids; empty lines are passed over.
 
     Args:
         path: of the file, for messages.
         lines: (number, text) of its lines.
         row: of `runs`.
+        limit: of what the rows come to; empty lines count too, so that no packed file of them
+            keeps the reader busy for hours.
 
     Raises:
-        InputError: a line that is not an object with the five keys.
+        InputError: a line that is not an object with the five keys, or more than the limit.
         DamagedDataError: values that no choice of the run can have.
     """
     parts = [routing_columns().empty_table()]
     rows: list[_Row] = []
+    limit = limit or Unpacked()
     for number, text in lines:
+        limit.take(path, _LINE_BYTES)
         if not text.strip():
             continue
         rows.append(_row(f"{path}, line {number}", text, row))
         if len(rows) == _LINES_TOGETHER:
             parts.append(_table(rows))
+            limit.take(path, parts[-1].nbytes)
             rows = []
     return pa.concat_tables([*parts, _table(rows)] if rows else parts)
 

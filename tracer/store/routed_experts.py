@@ -5,6 +5,7 @@ is the decoder layer as the checkpoint numbers it, dense ones hold zeros; where 
 `moe_layers`, it is those in order. Gate weights are not in it. Nothing in it is unpickled.
 """
 
+import io
 import math
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.errors import DamagedDataError, InputError
+from tracer.store.import_limits import Unpacked
 from tracer.store.interchange_files import routing_columns, rows_of_ids
 from tracer.store.run_rows import RoutingPart, RunRows
 
@@ -25,6 +27,9 @@ __all__ = ["read_routed_experts", "write_routed_experts"]
 
 _MOST_CHOICES = 2**31  # of one request: what offsets of lists can count
 _END = ".npy"
+_MOST_HEADER = 12_000  # NumPy refuses longer ones than 10,000
+# As rows: offsets of two lists, position, layer and the text's; an id and a weight.
+_ROW_BYTES, _CHOICE_BYTES = 24, 6
 
 
 def write_routed_experts(path: Path, rows: RunRows, done: Callable[[str], None]) -> int:
@@ -85,7 +90,10 @@ def _by_request(part: RoutingPart) -> list[tuple[int, npt.NDArray[np.int64]]]:
 
 
 def read_routed_experts(
-    path: Path, row: Mapping[str, Any], request_ids: Collection[str]
+    path: Path,
+    row: Mapping[str, Any],
+    request_ids: Collection[str],
+    limit: Unpacked | None = None,
 ) -> pa.Table:
     """The rows of routing, without token ids, every gate weight 1 / top_k.
 
@@ -93,13 +101,15 @@ def read_routed_experts(
         path: the .npz file.
         row: of `runs`.
         request_ids: those that `requests` describes.
+        limit: of what its arrays and the rows made of them come to.
 
     Raises:
-        InputError: not an .npz file of integer arrays.
+        InputError: not an .npz file of integer arrays, or beyond the limit.
         DamagedDataError: shapes that do not fit the run, a request twice or not described, or a
             file that is cut short or says other sizes than it has.
     """
     parts = []
+    limit = limit or Unpacked()
     try:
         with zipfile.ZipFile(path) as file:
             entries = {info.filename.removesuffix(_END): info for info in file.infolist()}
@@ -108,8 +118,20 @@ def read_routed_experts(
             if unknown := sorted(set(entries) - set(request_ids)):
                 raise DamagedDataError(f"{path} has request {unknown[0]!r}, requests has not")
             for name, info in entries.items():
+                where = f"{path}, request {name!r}"
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    # Python unpacks the others by the piece, however large that gets.
+                    raise InputError(
+                        f"{where}: packed in a way that is not read",
+                        "write the file with numpy.savez_compressed.",
+                    )
+                # An entry never gives more bytes than it says.
+                limit.take(path, info.file_size)
                 with file.open(info) as entry:
-                    ids = _array(entry, info.file_size, f"{path}, request {name!r}", row)
+                    ids = _array(entry, info.file_size, where, row)
+                count = math.prod(ids.shape)
+                per_row = _ROW_BYTES + len(name.encode())
+                limit.take(path, count * _CHOICE_BYTES + count // row["top_k"] * per_row)
                 parts.append(rows_of_ids(name, ids, row["moe_layers"]))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"cannot read {path} as an .npz file: {error}") from error
@@ -118,11 +140,13 @@ def read_routed_experts(
 
 def _array(entry: IO[bytes], size: int, name: str, row: Mapping[str, Any]) -> npt.NDArray[np.int16]:
     """One array: int16 [tokens, moe layers, top_k]. Its size is known before it is read."""
-    version = npy.read_magic(entry)  # type: ignore[no-untyped-call]
+    # NumPy reads as many bytes of header as the file says before it looks at how many they are.
+    head = io.BytesIO(entry.read(_MOST_HEADER))
+    version = npy.read_magic(head)  # type: ignore[no-untyped-call]
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in read_header:
         raise InputError(f"{name}: unknown .npy version {version}")
-    shape, by_column, dtype = read_header[version](entry)  # type: ignore[no-untyped-call]
+    shape, by_column, dtype = read_header[version](head)  # type: ignore[no-untyped-call]
     if dtype.kind not in "ui":
         raise InputError(f"{name}: an array of {dtype}, not of integers")
     layers, top_k = row["moe_layers"], row["top_k"]
@@ -133,9 +157,10 @@ def _array(entry: IO[bytes], size: int, name: str, row: Mapping[str, Any]) -> np
             f" the {len(layers)} of moe_layers or every one up to {max(layers)} and more"
         )
     num_bytes = math.prod(shape) * dtype.itemsize
-    if entry.tell() + num_bytes != size:
+    if head.tell() + num_bytes != size:
         raise DamagedDataError(f"{name}: {size} bytes do not hold an array {shape} of {dtype}")
-    flat = np.frombuffer(entry.read(num_bytes), dtype=dtype)
+    data = head.read(num_bytes)
+    flat = np.frombuffer(data + entry.read(num_bytes - len(data)), dtype=dtype)
     ids = flat.reshape(shape, order="F" if by_column else "C")
     if shape[1] != len(layers):
         ids = ids[:, layers]

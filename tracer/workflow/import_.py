@@ -5,9 +5,10 @@ from typing import Any
 
 from tracer.datasets.lines import text_lines
 from tracer.errors import InputError
+from tracer.store.import_limits import Unpacked
 from tracer.store.interchange import Reader, import_run
 from tracer.store.interchange_flame import flame_files, read_flame
-from tracer.store.interchange_jsonl import read_jsonl
+from tracer.store.interchange_jsonl import MOST_LINE_BYTES, read_jsonl
 from tracer.store.routed_experts import read_routed_experts
 from tracer.store.sglang_records import read_sglang
 
@@ -25,6 +26,7 @@ def import_form(
     run: Path,
     run_id: str | None = None,
     weight_precision: str = "f32",
+    max_gb: float | None = None,
 ) -> dict[str, Any]:
     """Bring one run into the lake; arguments and result as ``import_run`` has them.
 
@@ -36,6 +38,7 @@ def import_form(
         run: JSON.
         run_id: name of the run.
         weight_precision: f32 or bf16.
+        max_gb: most that the files may unpack to; None takes the default.
 
     Raises:
         MissingLibraryError: sglang needs torch.
@@ -46,11 +49,14 @@ def import_form(
     files = list(flame_files(routing).values()) if form == "flame" else []
     if not files and not routing.is_file():
         raise InputError(f"{routing} is not a file")
+    limit = Unpacked() if max_gb is None else Unpacked(int(max_gb * 1e9))
     readers: dict[str, Reader] = {
-        "jsonl": lambda row, _: read_jsonl(routing, text_lines(routing), row),
-        "vllm": lambda row, described: read_routed_experts(routing, row, described),
-        "sglang": lambda row, described: read_sglang(routing, row, described),
-        "flame": lambda row, described: read_flame(routing, row, described),
+        "jsonl": lambda row, _: read_jsonl(
+            routing, text_lines(routing, MOST_LINE_BYTES), row, limit
+        ),
+        "vllm": lambda row, described: read_routed_experts(routing, row, described, limit),
+        "sglang": lambda row, described: read_sglang(routing, row, described, limit),
+        "flame": lambda row, described: read_flame(routing, row, described, limit),
     }
     return import_run(
         lake_path,
@@ -61,5 +67,6 @@ def import_form(
         weight_precision=weight_precision,
         read=readers.get(form),
         files=files,
+        limit=limit,
         weights_known=form not in _IDS_ONLY,
     )
