@@ -90,11 +90,11 @@ def measure(load: tuple[int, int, int], divide: int) -> dict[str, Any]:
     requests = max(together, requests // divide)
     with tempfile.TemporaryDirectory(prefix="tracer-bench-") as folder:
         run = begin_run(Path(folder) / "lake", MODEL, "one")
-        writer = ShardWriter(run.lake.path, "one", MODEL.num_experts, "bf16")
+        writer = ShardWriter(run.lake.storage, "one", MODEL.num_experts, "bf16")
         rows = made_rows([f"{number:08d}" for number in range(together)], tokens)
         # Libraries load and compile with the first shard and merge.
         warm = begin_run(Path(folder) / "warm", MODEL, "one")
-        warm_writer = ShardWriter(warm.lake.path, "one", MODEL.num_experts, "bf16")
+        warm_writer = ShardWriter(warm.lake.storage, "one", MODEL.num_experts, "bf16")
         for batch in range(2):
             names = [f"{batch}-{number}" for number in range(2)]
             few = made_rows(names, 10)
