@@ -131,14 +131,14 @@ def session_of(process):
 
 
 def finish(process):
-    """How a capture ended; vLLM's processes end by themselves, a little after a killed driver."""
+    """How a capture ended, and the names of processes that it left behind, which are ended here."""
     done = process.wait(timeout=PATIENCE)
-    end = time.monotonic() + PATIENCE
-    while left := session_of(process):
-        if time.monotonic() > end:
-            raise TimeoutError(f"left behind: {[one.name() for one in left]}")
+    end = time.monotonic() + 30
+    while (left := session_of(process)) and time.monotonic() < end:
         time.sleep(0.05)
-    return done
+    for one in left:
+        one.kill()
+    return done, [one.name() for one in left]
 
 
 def faults_of(lake):
@@ -151,7 +151,7 @@ def play(number, seed, captures, usual):
     lake = captures.folder / f"round-{number}"
     process = captures.start(lake, fault.layout, step=fault.step)
     outcome = "killed" if fault.step else kill_at_moment(process, lake, fault, usual)
-    first = finish(process)
+    first, left_behind = finish(process)
     if fault.step and first.exit_code == 0:
         outcome = "the step did not come so often"
     before, faults_before = 0, []
@@ -162,7 +162,7 @@ def play(number, seed, captures, usual):
             faults_before = [
                 one for one in faults_of(lake) if one.check not in HIDDEN_UNTIL_RESUMED
             ]
-    again = finish(captures.start(lake, fault.layout))
+    again, _ = finish(captures.start(lake, fault.layout))
     if again.exit_code != 0:
         raise SystemExit(
             f"round {number}: the same command failed with {again.exit_code}:\n"
@@ -178,12 +178,13 @@ def play(number, seed, captures, usual):
         "target": None if fault.step else fault.target,
         "outcome": outcome,
         "exit_code": first.exit_code,
+        "left_behind": left_behind,
         "requests_before": before,
         "faults_before": [one.to_dict() for one in faults_before],
         "faults_after": [one.to_dict() for one in after],
         **result.to_dict(),
     }
-    entry["ok"] = result.ok and not faults_before and not after
+    entry["ok"] = result.ok and not faults_before and not after and not left_behind
     return lake, entry
 
 
@@ -194,7 +195,7 @@ def two_runs_at_once(captures):
         run_id: captures.start(lake, layout, run_id=run_id)
         for run_id, layout in (("a", "one process"), ("b", "engine core apart"))
     }
-    done = {run_id: finish(process) for run_id, process in started.items()}
+    done = {run_id: finish(process)[0] for run_id, process in started.items()}
     told = [one.stderr[-3000:] for one in done.values() if one.exit_code != 0]
     entry = {
         "round": "two runs at once",
@@ -215,7 +216,8 @@ def one_run_twice_at_once(captures):
     """One of the two must be refused, in the words made for it, and change nothing."""
     lake = captures.folder / "one-run-twice"
     started = [captures.start(lake, "one process") for _ in range(2)]
-    winner, loser = sorted(map(finish, started), key=lambda one: one.exit_code != 0)
+    done = [finish(process)[0] for process in started]
+    winner, loser = sorted(done, key=lambda one: one.exit_code != 0)
     busy = LakeBusyError("r")
     told = [line for line in loser.stderr.splitlines() if not line.startswith("tracer: ")]
     refused = loser.exit_code == busy.exit_code and told == [f"Error: {busy}", f"Hint: {busy.hint}"]
@@ -242,7 +244,7 @@ def make_whole(captures):
     process = captures.start(captures.whole, "one process")
     wait_for_commit(process, captures.whole)
     began = time.monotonic()
-    done = finish(process)
+    done, _ = finish(process)
     if done.exit_code != 0:
         raise SystemExit(done.stderr[-3000:])
     timing = captures.folder / "seconds"
