@@ -7,6 +7,7 @@ of JSON to the log; rounds of a seed are always the same, so a run may be cut in
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -116,18 +117,28 @@ def kill_at_moment(process, lake, fault, usual):
     victim = process.pid
     if fault.target in names:
         children = psutil.Process(process.pid).children(recursive=True)
-        titled = [one for one in children if names[fault.target] in " ".join(one.cmdline())]
+        titled = [one for one in children if names[fault.target] in title(one)]
         if not titled:
             return f"no {fault.target} found"
         victim = titled[0].pid
-    os.kill(victim, signal.SIGKILL)
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:
+        return "finished before"
     return "killed"
+
+
+def title(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def session_of(process):
     """Processes that a capture started and that run on without it."""
     found = []
-    for one in psutil.process_iter(["status"]):
+    for one in psutil.process_iter(["status", "name"]):
         try:
             if os.getsid(one.pid) == process.pid and one.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(one)
@@ -143,8 +154,9 @@ def finish(process):
     while (left := session_of(process)) and time.monotonic() < end:
         time.sleep(0.05)
     for one in left:
-        one.kill()
-    return done, [one.name() for one in left]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    return done, [one.info["name"] for one in left]
 
 
 def faults_of(lake):
