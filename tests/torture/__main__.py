@@ -170,8 +170,8 @@ def play(number, seed, captures, usual):
     process = captures.start(lake, fault.layout, step=fault.step)
     outcome = "killed" if fault.step else kill_at_moment(process, lake, fault, usual)
     first, left_behind = finish(process)
-    if fault.step and first.exit_code == 0:
-        outcome = "the step did not come so often"
+    if first.exit_code == 0 and outcome == "killed":  # or as it ended
+        outcome = "the step did not come so often" if fault.step else "finished before"
     before, faults_before = 0, []
     if (lake / "runs" / "_delta_log").is_dir() and list((lake / "runs" / "_delta_log").iterdir()):
         opened = Lake.open(lake)
