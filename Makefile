@@ -124,7 +124,7 @@ architectures: setup
 bench-capture: .venv-0.30/.moe-tracer-setup
 	.venv-0.30/bin/tracer bench capture
 
-# One line of JSON a round in $(TORTURE)/torture.jsonl; lakes stay there until make clean.
+# One line of JSON a round in $(TORTURE)/torture.jsonl; lakes of rounds that failed stay there.
 ROUNDS := 3
 FIRST := 0
 SEED := 0

@@ -1,6 +1,6 @@
--- verify/extras: candidates, logits and routers that do not fit the rows of routing.
+-- verify/extras: candidates, logits and routers that do not fit the rows of complete requests.
 --
--- reads   candidates, router_logits, routers, routing, runs
+-- reads   candidates, requests, router_logits, routers, routing, runs
 -- binds   $run_id
 -- yields  request_id, layer_id, detail
 -- order   request_id, layer_id, detail
@@ -13,6 +13,11 @@ rows as (
     select request_id, layer_id, count(*) as num_rows
     from routing
     where run_id = $run_id
+        and request_id in (
+            select request_id
+            from requests
+            where run_id = $run_id and status = 'complete'
+        )
     group by request_id, layer_id
 ),
 further as (

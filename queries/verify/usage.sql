@@ -1,6 +1,7 @@
 -- verify/usage: requests whose sums in usage are not those of their rows.
 --
--- Sums of weights may differ in the last bits: they are added in another order.
+-- Sums of weights may differ in the last bits: they are added in another order. What usage holds of
+-- requests that are not complete, verify/strangers tells.
 --
 -- reads   requests, routing, usage
 -- binds   $run_id
@@ -48,6 +49,7 @@ stored as (
         unnest(num_choices) as num_choices,
         unnest(weight_sum) as weight_sum
     from usage
+    join prompts using (request_id)
     where run_id = $run_id
 )
 select request_id, layer_id, count(*) || ' sums of usage differ from the rows' as detail

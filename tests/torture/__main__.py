@@ -7,27 +7,34 @@ of JSON to the log; rounds of a seed are always the same, so a run may be cut in
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from tests.engine.engine_process import EngineProcess
 from tests.torture.compare import compare
-from tests.torture.kill_at.sitecustomize import STEPS
+from tests.torture.kill_at import STEPS
+from tracer.errors import LakeBusyError
 from tracer.store.lake import Lake
 from tracer.workflow.verify import verify_lake
 
 HERE = Path(__file__).parent
 PATIENCE = 300.0  # seconds, for any one process
-# What a crash may leave between whole batches; `choices` and the audit do not see it.
-HIDDEN_UNTIL_RESUMED = {"strangers"}
+KV_CACHE = 2**26  # bytes, which vLLM fills with zeros at each start; of 16 short sequences
+# What a crash may leave of one batch whose tables were not all committed, until it is resumed: rows
+# of requests that `requests` does not name, which no view shows, and their part of the sums.
+UNTIL_RESUMED = {"strangers", "usage_by_domain"}
 LAYOUTS = {
     "one process": {},
     "engine core apart": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
@@ -64,20 +71,30 @@ class Fault:
         return cls(layout, step, target, chance.random())
 
 
-def command(model, lake, layout):
-    workers = ["--tensor-parallel-size", "2"] if layout == "two workers" else []
-    return [
-        sys.executable, str(HERE / "small_batches.py"), "capture", "--model", str(model),
-        "--dataset", "demo", "--lake", str(lake), "--run-id", "r", "--max-tokens", "8",
-        "--ignore-eos", "--dtype", "float32", "--weight-precision", "f32", "--router-logits",
-        "--enforce-eager", "--max-num-seqs", "16", "--format", "json", *workers,
-    ]  # fmt: skip
+class Captures:
+    """Starts captures of the bundled prompts, and knows what an undisturbed one makes."""
 
+    def __init__(self, engine, folder):
+        self._engine = engine
+        self.folder = folder
+        self.whole = folder / "whole"
 
-def environment(layout, step=None):
-    found = {**os.environ, **LAYOUTS[layout], "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    found["PYTHONPATH"] = os.pathsep.join([str(HERE / "kill_at"), str(HERE.parents[1])])
-    return found | ({"TORTURE_STEP": step} if step else {})
+    def new_lake(self, name):
+        """A path where nothing is, also when an earlier run failed there."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self.folder / name
+
+    def start(self, lake, layout, *, step=None, run_id="r"):
+        workers = ["--tensor-parallel-size", "2"] if layout == "two workers" else []
+        return self._engine.start(
+            "capture", "--model", self.folder / "model", "--dataset", "demo", "--lake", lake,
+            "--run-id", run_id, "--max-tokens", "8", "--ignore-eos", "--dtype", "float32",
+            "--weight-precision", "f32", "--router-logits", "--enforce-eager",
+            "--max-num-seqs", "16", "--kv-cache-memory-bytes", str(KV_CACHE), "--format", "json",
+            *workers,
+            code=HERE / "small_batches.py",
+            env=LAYOUTS[layout] | ({"TORTURE_STEP": step} if step else {}),
+        )  # fmt: skip
 
 
 def begun(lake):
@@ -97,79 +114,78 @@ def kill_at_moment(process, lake, fault, usual):
     if process.poll() is not None:
         return "finished before"
     names = {"core": "EngineCore", "worker": "Worker"}
-    victims = [process.pid]
+    victim = process.pid
     if fault.target in names:
         children = psutil.Process(process.pid).children(recursive=True)
-        titled = [one for one in children if names[fault.target] in " ".join(one.cmdline())]
+        titled = [one for one in children if names[fault.target] in title(one)]
         if not titled:
             return f"no {fault.target} found"
-        victims = [titled[0].pid]
-    for victim in victims:
+        victim = titled[0].pid
+    try:
         os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:
+        return "finished before"
     return "killed"
 
 
-def end_children(process):
-    """What a killed driver left: vLLM's processes end by themselves, a little later."""
-    end = time.monotonic() + 60
-    pattern = str(process.args[process.args.index("--lake") + 1])
-    while time.monotonic() < end:
-        left = [
-            one
-            for one in psutil.process_iter(["cmdline", "name"])
-            if one.pid != os.getpid()
-            and (
-                pattern in " ".join(one.info["cmdline"] or ())
-                or "VLLM::" in (one.info["name"] or "")
-            )
-        ]
-        if not left:
-            return
-        time.sleep(0.2)
+def title(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
-def capture(model, lake, layout, step=None):
-    return subprocess.Popen(
-        command(model, lake, layout),
-        env=environment(layout, step),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def session_of(process):
+    """Processes that a capture started and that run on without it."""
+    found = []
+    for one in psutil.process_iter(["status", "name"]):
+        try:
+            if os.getsid(one.pid) == process.pid and one.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(one)
+        except ProcessLookupError:
+            continue
+    return found
 
 
 def finish(process):
-    try:
-        _, told = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, told = process.communicate()
-        raise SystemExit(f"a capture did not end in {PATIENCE:.0f} s:\n{told[-2000:]}") from None
-    return process.returncode, told
+    """How a capture ended, and the names of processes that it left behind, which are ended here."""
+    done = process.wait(timeout=PATIENCE)
+    end = time.monotonic() + 30
+    while (left := session_of(process)) and time.monotonic() < end:
+        time.sleep(0.05)
+    for one in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    return done, [one.info["name"] for one in left]
 
 
-def play(number, seed, folder, usual):
+def faults_of(lake):
+    return verify_lake(Lake.open(lake), None, repair=False, checked=lambda _: None).faults
+
+
+def play(number, seed, captures, usual):
     """One round; ``usual``: seconds from a capture's first commit to its end."""
     fault = Fault.of_round(seed, number)
-    model, whole, lake = (folder / name for name in ("model", "whole", f"round-{number}"))
-    process = capture(model, lake, fault.layout, fault.step)
+    lake = captures.new_lake(f"round-{number}")
+    process = captures.start(lake, fault.layout, step=fault.step)
     outcome = "killed" if fault.step else kill_at_moment(process, lake, fault, usual)
-    first_code, _ = finish(process)
-    end_children(process)
-    if fault.step and first_code == 0:
-        outcome = "the step did not come so often"
+    first, left_behind = finish(process)
+    if first.exit_code == 0 and outcome == "killed":  # or as it ended
+        outcome = "the step did not come so often" if fault.step else "finished before"
     before, faults_before = 0, []
     if (lake / "runs" / "_delta_log").is_dir() and list((lake / "runs" / "_delta_log").iterdir()):
         opened = Lake.open(lake)
         if opened.runs():
             before = len(opened.request_status("r"))
-            found = verify_lake(opened, None, repair=False, checked=lambda _: None).faults
-            faults_before = [one for one in found if one.check not in HIDDEN_UNTIL_RESUMED]
-    code, told = finish(capture(model, lake, fault.layout))
-    if code != 0:
-        raise SystemExit(f"round {number}: the same command failed with {code}:\n{told[-3000:]}")
-    after = verify_lake(Lake.open(lake), None, repair=False, checked=lambda _: None).faults
-    result = compare(lake, whole)
+            faults_before = [one for one in faults_of(lake) if one.check not in UNTIL_RESUMED]
+    again, _ = finish(captures.start(lake, fault.layout))
+    if again.exit_code != 0:
+        raise SystemExit(
+            f"round {number}: the same command failed with {again.exit_code}:\n"
+            f"{again.stderr[-3000:]}"
+        )
+    after = faults_of(lake)
+    result = compare(lake, captures.whole)
     entry = {
         "round": number,
         "seed": seed,
@@ -177,14 +193,82 @@ def play(number, seed, folder, usual):
         "step": fault.step,
         "target": None if fault.step else fault.target,
         "outcome": outcome,
-        "exit_code": first_code,
+        "exit_code": first.exit_code,
+        "left_behind": left_behind,
         "requests_before": before,
         "faults_before": [one.to_dict() for one in faults_before],
         "faults_after": [one.to_dict() for one in after],
         **result.to_dict(),
     }
-    entry["ok"] = result.ok and not faults_before and not after
-    return entry
+    # A driver whose engine was killed says so: exit code 4.
+    expected = first.exit_code in ({-9, 4} if outcome == "killed" else {0})
+    entry["ok"] = expected and result.ok and not (faults_before or after or left_behind)
+    return lake, entry
+
+
+def two_runs_at_once(captures):
+    """Different runs into one lake, which neither finds there: both must be whole."""
+    lake = captures.new_lake("two-runs")
+    started = {
+        run_id: captures.start(lake, layout, run_id=run_id)
+        for run_id, layout in (("a", "one process"), ("b", "engine core apart"))
+    }
+    done = {run_id: finish(process)[0] for run_id, process in started.items()}
+    told = [one.stderr[-3000:] for one in done.values() if one.exit_code != 0]
+    entry = {
+        "round": "two runs at once",
+        "exit_codes": [one.exit_code for one in done.values()],
+        "told": told,
+        "ok": not told,
+    }
+    if not told:
+        after = faults_of(lake)
+        results = {run_id: compare(lake, captures.whole, run_id) for run_id in done}
+        entry["faults_after"] = [one.to_dict() for one in after]
+        entry["runs"] = {run_id: result.to_dict() for run_id, result in results.items()}
+        entry["ok"] = not after and all(result.ok for result in results.values())
+    return lake, entry
+
+
+def one_run_twice_at_once(captures):
+    """One of the two must be refused, in the words made for it, and change nothing."""
+    lake = captures.new_lake("one-run-twice")
+    started = [captures.start(lake, "one process") for _ in range(2)]
+    done = [finish(process)[0] for process in started]
+    winner, loser = sorted(done, key=lambda one: one.exit_code != 0)
+    busy = LakeBusyError("r")
+    told = [line for line in loser.stderr.splitlines() if not line.startswith("tracer: ")]
+    refused = loser.exit_code == busy.exit_code and told == [f"Error: {busy}", f"Hint: {busy.hint}"]
+    after, result = faults_of(lake), compare(lake, captures.whole)
+    entry = {
+        "round": "one run twice at once",
+        "exit_codes": [winner.exit_code, loser.exit_code],
+        "told": told,
+        "faults_after": [one.to_dict() for one in after],
+        **result.to_dict(),
+    }
+    entry["ok"] = winner.exit_code == 0 and refused and not after and result.ok
+    return lake, entry
+
+
+AT_ONCE = (two_runs_at_once, one_run_twice_at_once)
+
+
+def make_whole(captures):
+    """An undisturbed capture. Returns the seconds from its first commit to its end.
+
+    Of an earlier part of the same rounds it is there already, and says so at once.
+    """
+    process = captures.start(captures.whole, "one process")
+    wait_for_commit(process, captures.whole)
+    began = time.monotonic()
+    done, _ = finish(process)
+    if done.exit_code != 0:
+        raise SystemExit(done.stderr[-3000:])
+    timing = captures.folder / "seconds"
+    if not timing.exists():
+        timing.write_text(str(time.monotonic() - began))
+    return float(timing.read_text())
 
 
 def main():
@@ -195,29 +279,29 @@ def main():
     options.add_argument("--folder", type=Path, required=True, help="for lakes; kept if it fails")
     options.add_argument("--log", type=Path, default=Path("torture.jsonl"))
     chosen = options.parse_args()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
+    folder = chosen.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     chosen.log.parent.mkdir(parents=True, exist_ok=True)
-    model, whole = chosen.folder / "model", chosen.folder / "whole"
+    model = folder / "model"
     if not model.exists():
         subprocess.run([sys.executable, "-m", "tracer", "demo-model", str(model)], check=True)
-    # Of an earlier part of the same rounds it is there already, and says so at once.
-    process = capture(model, whole, "one process")
-    wait_for_commit(process, whole)
-    began = time.monotonic()
-    code, told = finish(process)
-    if code != 0:
-        raise SystemExit(told[-3000:])
-    timing = chosen.folder / "seconds"
-    if not timing.exists():
-        timing.write_text(str(time.monotonic() - began))
-    usual = float(timing.read_text())
+    engine = EngineProcess(folder)
+    captures = Captures(engine, folder)
+    usual = make_whole(captures)
+    numbers = range(chosen.first, chosen.first + chosen.rounds)
+    rounds = [partial(play, number, chosen.seed, captures, usual) for number in numbers]
     failed = 0
-    for number in range(chosen.first, chosen.first + chosen.rounds):
-        entry = play(number, chosen.seed, chosen.folder, usual)
+    for one in [*rounds, *(partial(kind, captures) for kind in AT_ONCE)]:
+        began = time.monotonic()
+        lake, entry = one()
+        entry["seconds"] = round(time.monotonic() - began, 1)
         with chosen.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
         print(json.dumps(entry), flush=True)
         failed += not entry["ok"]
+        if entry["ok"]:
+            shutil.rmtree(lake)
+    engine.close()
     print(json.dumps({"rounds": chosen.rounds, "seed": chosen.seed, "failed": failed}))
     return 1 if failed else 0
 

@@ -40,25 +40,24 @@ class Comparison:
         return {**asdict(self), "ok": self.ok}
 
 
-def table(lake, name):
-    return pl.read_delta(str(Path(lake) / name))
+def table(lake, name, run_id):
+    rows = pl.read_delta(str(Path(lake) / name))
+    return rows.filter(pl.col("run_id") == run_id).drop("run_id")
 
 
-def compare(lake, whole):
-    """Both hold one run each, float32, with router logits."""
-    routing = table(lake, "routing").drop("run_id")
-    reference = table(whole, "routing").drop("run_id")
+def compare(lake, whole, run_id="r"):
+    """The run ``run_id`` of a lake with `r` of another, both float32, with router logits."""
+    routing = table(lake, "routing", run_id)
+    reference = table(whole, "routing", "r")
     keys = routing.select(_KEY)
     doubled = keys.height - keys.n_unique()
     lost = reference.join(routing, on=_KEY, how="anti").height
     unexpected = routing.join(reference, on=_KEY, how="anti").height
-    tokens = table(lake, "tokens").drop("run_id")
-    same = tokens.join(
-        table(whole, "tokens").drop("run_id"), on=["request_id", "position", "token_id", "phase"]
-    )
-    other_tokens = max(tokens.height, table(whole, "tokens").height) - same.height
+    tokens, others = table(lake, "tokens", run_id), table(whole, "tokens", "r")
+    same = tokens.join(others, on=["request_id", "position", "token_id", "phase"])
+    other_tokens = max(tokens.height, others.height) - same.height
 
-    logits = table(whole, "router_logits").select([*_KEY, "logits"])
+    logits = table(whole, "router_logits", "r").select([*_KEY, "logits"])
     both = reference.join(routing, on=_KEY, suffix="_found").join(logits, on=_KEY)
     ids, found = (np.array(both[name].to_list()) for name in ("expert_ids", "expert_ids_found"))
     k = ids.shape[1]

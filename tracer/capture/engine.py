@@ -1,5 +1,6 @@
 """A started vLLM engine: the handshake with its workers, requests in, remote calls."""
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ class Engine:
             UnsupportedModelError: a worker refuses, none records, or they contradict each other.
         """
         try:
-            answers = self._engine.collective_rpc("tracer_hello")
+            answers = self._engine.collective_rpc("tracer_hello", args=(os.getpid(),))
         except Exception as error:
             raise UnsupportedModelError(
                 "the engine's workers do not know the capture plugin",

@@ -13,6 +13,7 @@ from tracer.capture.collector import Collector, describe_error
 from tracer.capture.drain import Drain
 from tracer.capture.extras.router_weights import find_gates, read_router_weights
 from tracer.capture.finished import FinishedRequest
+from tracer.capture.lifeline import end_with
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.steps import check_runner, watch_steps
 from tracer.errors import TracerError
@@ -102,8 +103,9 @@ class WorkerCapture:
             self._attached.detach()
             self._attached = None
 
-    def hello(self) -> dict[str, Any]:
-        """The handshake: what was attached, or why nothing was."""
+    def hello(self, driver: int) -> dict[str, Any]:
+        """The handshake: what was attached, or why nothing was. ``driver``: who asks, a pid."""
+        end_with(driver)
         if self._refusal is not None:
             return {"refusal": describe_error(self._refusal)}
         if self._attached is None:

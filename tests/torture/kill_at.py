@@ -1,13 +1,14 @@
-"""Ends a process with SIGKILL at a named step of writing; Python loads it where it is on the path.
+"""Ends a process with SIGKILL at a named step of writing, at the step's n-th time in one process.
 
-``TORTURE_STEP`` is "<step>:<count>", the step's n-th time in one process. What the process does is
-watched through Python's audit events, so nothing of the program is changed.
+What the process does is watched through Python's audit events, so the program is not changed.
 """
 
 import os
 import re
 import signal
 import sys
+
+__all__ = ["STEPS", "watch"]
 
 _FOLDER = r"/(routing|tokens|usage|usage_by_domain|requests)/[^/]+"
 # Step -> the event that begins what comes next, and the path it has.
@@ -23,6 +24,7 @@ STEPS = {
 
 
 def watch(step, count):
+    """In this process and in those that it forks."""
     event_name, pattern = STEPS[step]
     found = re.compile(pattern)
     left = int(count)
@@ -37,7 +39,3 @@ def watch(step, count):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-
-
-if wanted := os.environ.get("TORTURE_STEP"):
-    watch(*wanted.rsplit(":", 1))
