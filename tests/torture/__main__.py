@@ -33,8 +33,8 @@ HERE = Path(__file__).parent
 PATIENCE = 300.0  # seconds, for any one process
 KV_CACHE = 2**26  # bytes, which vLLM fills with zeros at each start; of 16 short sequences
 # What a crash may leave of one batch whose tables were not all committed, until it is resumed: rows
-# of requests that `requests` does not name, which no view shows, and their part of the sums.
-UNTIL_RESUMED = {"strangers", "usage_by_domain"}
+# of requests that `requests` does not name, which no view shows.
+UNTIL_RESUMED = {"strangers"}
 LAYOUTS = {
     "one process": {},
     "engine core apart": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},

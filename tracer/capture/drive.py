@@ -36,6 +36,7 @@ def capture(
     """Run the dataset through the model and record every token's routing in the lake.
 
     Raises:
+        LakeBusyError: another process writes the run.
         TracerError: of any kind the stages raise; committed requests stay.
     """
     request.check()
@@ -58,6 +59,9 @@ def capture(
         lake = Lake.open(lake_path)
         progress.note(f"run {stored['run_id']} is already complete")
         return _count_run(CaptureSummary(stored["run_id"], lake.location), lake, resumed=True)
+    if stored is not None:
+        with Lake.open(lake_path).writing(stored["run_id"]):
+            pass  # who writes it at this moment is told of before a model is loaded
     progress.note("loading the model")
     engine = start(config)
     try:

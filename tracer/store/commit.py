@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
 from tracer.store.delta_tables import COMMIT_TRIES, until_committed
-from tracer.store.lake import Lake
+from tracer.store.lake import Lake, batch_app_id
 from tracer.store.manifests import (
     committed_files,
     file_as_committed,
@@ -109,13 +109,9 @@ def next_batch(lake: Lake, run_id: str) -> int:
     batch = max((int(name) + 1 for name in names if name.isdigit()), default=0)
     # Another Delta tool may have merged the files; the ids of the commits stay.
     requests = lake.delta("requests")
-    while requests.transaction_version(_app_id(run_id, batch)) is not None:
+    while requests.transaction_version(batch_app_id(run_id, batch)) is not None:
         batch += 1
     return batch
-
-
-def _app_id(run_id: str, batch: int) -> str:
-    return f"{run_id}/{batch:06d}"
 
 
 def _publish(lake: Lake, run_id: str, staged: str) -> None:
@@ -125,7 +121,7 @@ def _publish(lake: Lake, run_id: str, staged: str) -> None:
         if mine:
             if table == "routers" and lake.named_files(table, run_id):
                 continue
-            _add_once(lake, table, mine, _app_id(run_id, int(PurePosixPath(staged).stem)))
+            _add_once(lake, table, mine, batch_app_id(run_id, int(PurePosixPath(staged).stem)))
     file_as_committed(lake.storage, run_id, staged)
 
 

@@ -1,5 +1,6 @@
 """Single Delta tables of a lake: made, brought up to date, listed."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -58,24 +59,25 @@ def open_table(storage: Storage, table: str) -> DeltaTable:
 
 def create_table(storage: Storage, table: str) -> None:
     """Make the empty table of this name unless it is there; several processes may try."""
-    try:
-        DeltaTable.create(
-            storage.locate(table),
-            arrow_schema(table),
-            mode="ignore",
-            configuration=PROPERTIES,
-            raise_if_key_not_exists=False,
-            storage_options=storage.table_options,
-        )
-    except DeltaError:
-        # Another process was faster; or this one was, and the server's answer was lost.
+
+    def create() -> None:
         try:
-            open_table(storage, table)
+            DeltaTable.create(
+                storage.locate(table),
+                arrow_schema(table),
+                mode="ignore",
+                configuration=PROPERTIES,
+                raise_if_key_not_exists=False,
+                storage_options=storage.table_options,
+            )
         except DeltaError:
-            pass
-        else:
-            return
-        raise
+            # Another process was faster; or this one was, and the server's answer was lost.
+            with contextlib.suppress(DeltaError):
+                open_table(storage, table)
+                return
+            raise
+
+    until_committed(storage, create)
 
 
 def schema_version(table: DeltaTable) -> str | None:

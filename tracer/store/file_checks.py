@@ -113,7 +113,7 @@ class SoundFiles:
     def files(self, table: str, run_id: str | None = None) -> list[str]:
         """Locations of the sound files; none of a table whose log cannot be read."""
         try:
-            named = self._lake.named_files(table, run_id)
+            named = self._lake.of_whole_batches(table, self._lake.named_files(table, run_id))
         except DamagedDataError:
             return []
         return [file for file in named if file not in self._faulty]

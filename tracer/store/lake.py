@@ -38,8 +38,9 @@ from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
 from tracer.store.parquet_source import arrow_source, read_footer
 from tracer.store.storage import Lock, Storage
 
-__all__ = ["Lake", "check_run_id", "utc_now"]
+__all__ = ["Lake", "batch_app_id", "check_run_id", "utc_now"]
 
+_BATCH_OF_FILE = re.compile(r"usage_by_domain/(?P<run>[^/]+)/(?P<number>\d{6,})-[^/]*\.parquet")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
@@ -55,6 +56,11 @@ def check_run_id(run_id: str) -> str:
             "use up to 120 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
     return run_id
+
+
+def batch_app_id(run_id: str, batch: int) -> str:
+    """Id of the transaction that commits a batch to a table."""
+    return f"{run_id}/{batch:06d}"
 
 
 def utc_now() -> datetime.datetime:
@@ -166,7 +172,7 @@ class Lake:
         Raises:
             DamagedDataError: a file the table names is gone.
         """
-        files = self.named_files(table, run_id)
+        files = self.of_whole_batches(table, self.named_files(table, run_id))
         try:
             gone = self.storage.missing([self.storage.name_of(file) for file in files])
         except OSError as error:
@@ -175,6 +181,28 @@ class Lake:
             file = self.storage.locate(gone[0])
             raise DamagedDataError(f"{file} is gone, though table {table} names it", RESTORE)
         return files
+
+    def of_whole_batches(self, table: str, files: Sequence[str]) -> list[str]:
+        """Without files of `usage_by_domain` whose batch is not in `requests` yet.
+
+        Rows of other tables count by the request that they name; these name none, so while a
+        batch is committed table by table, and after a crash in between, it would count here alone.
+        """
+        if table != "usage_by_domain" or not files:
+            return list(files)
+        requests = self.delta("requests")
+        whole: dict[str, bool] = {}
+
+        def is_whole(file: str) -> bool:
+            batch = _BATCH_OF_FILE.fullmatch(self.storage.name_of(file))
+            if batch is None:  # merged, or of another Delta tool
+                return True
+            app_id = batch_app_id(batch["run"], int(batch["number"]))
+            if app_id not in whole:
+                whole[app_id] = requests.transaction_version(app_id) is not None
+            return whole[app_id]
+
+        return [file for file in files if is_whole(file)]
 
     def dataset(self, table: str, files: Sequence[str]) -> ds.Dataset | None:
         """Some files of a table for those who cannot open them by their location; else None.
@@ -192,7 +220,7 @@ class Lake:
         )
 
     def named_files(self, table: str, run_id: str | None = None) -> list[str]:
-        """As ``files``, whether or not they are there."""
+        """As ``files``, whether or not they are there, and of batches under way, too."""
         if self._is_absent(table):
             return []
         names = [file.path for file in named_files(self.delta(table))]
