@@ -185,6 +185,12 @@ def test_keys_are_written_nowhere(both, tracer, server):
     [
         ({}, "s3://no-such-bucket/lake", "bucket does not exist"),
         ({}, "s3://key:hidden@bucket/lake", "cannot be a lake"),
+        ({}, "s3://key:hid/hidden@bucket/lake", "cannot be a lake"),
+        ({}, "s3://bucket/lake?key=hidden", "cannot be a lake"),
+        ({}, "https://key:hidden@host/lake", "neither a folder nor"),
+        ({"AWS_ENDPOINT_URL": "http://me:hidden@127.0.0.1:9"}, None, "does not answer"),
+        ({"AWS_S3_LOCKING_PROVIDER": "dynamodb"}, None, "AWS_S3_LOCKING_PROVIDER"),
+        ({}, "s3:bucket/lake", "neither a folder nor an s3:// URL"),
         ({}, "s3://", "cannot be a lake"),
         ({}, "s3://lakes/../other", "cannot be a lake"),
         ({}, "s3://lakes/a?b", "cannot be a lake"),

@@ -1,5 +1,6 @@
 """Runs written into a bucket by several processes, killed, paused and resumed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import write_run
+from tests.store.conftest import request_row
 from tracer.api import open_lake
 from tracer.errors import LakeBusyError
-from tracer.store import s3_lease
+from tracer.store import commit, s3_lease
 from tracer.store.lake import Lake
 from tracer.workflow.verify import verify_lake
 
@@ -120,3 +122,28 @@ def test_a_lease_that_another_one_took_is_lost(place, monkeypatch):
         with pytest.raises(LakeBusyError):
             lock.check()
     assert lake.storage.read("_tracer/locks/r.lock") == b"taken over"
+
+
+def test_an_overtaken_writer_cannot_replace_what_was_committed(place):
+    """It wakes up after its last look at the lease: same batch, other rows, late."""
+    lake = Lake.create(place)
+    write_run.main(place, "r", 2, LEASE)
+    rows = [{"run_id": "r", **request_row("stranger")}]
+    files = [commit.write_requests(lake, "r", 1, rows)]
+    commit.commit_batch(lake, "r", 1, files)
+    with lake.writing("r") as lock:
+        assert commit.recover(lake, "r", lock) == 1
+    assert_whole(place, ["r"], 2)
+
+
+def test_a_process_that_was_forked_is_refused(place):
+    """Its requests would never end."""
+    Lake.create(place)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            Lake.open(place)
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7

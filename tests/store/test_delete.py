@@ -8,7 +8,7 @@ from deltalake import DeltaTable, write_deltalake
 from tests.store.conftest import make_rows, request_row, run_row, together
 from tracer.errors import LakeBusyError, UnknownRunError
 from tracer.schema import OPTIONAL_TABLES, TABLES
-from tracer.store import delete
+from tracer.store import commit, delete
 from tracer.store.compact import compact_run
 from tracer.store.delete import delete_run
 from tracer.store.lake import Lake
@@ -133,3 +133,25 @@ def test_a_run_that_is_written_or_merged_is_not_deleted(lake):
 def test_an_unknown_run_is_refused(lake):
     with pytest.raises(UnknownRunError, match="no run 'c'"):
         delete_run(lake, "c", nothing)
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_a_run_deleted_with_half_a_batch_can_be_recorded_again(lake, monkeypatch, done):
+    """The tables remember the number of the batch; what comes under the same name has another."""
+    add, calls = commit._add_once, []
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) > done:
+            raise KeyboardInterrupt
+        add(*arguments)
+
+    monkeypatch.setattr(commit, "_add_once", dies)
+    with pytest.raises(KeyboardInterrupt):
+        write(lake, "half", ["q0"])
+    monkeypatch.undo()
+    delete_run(lake, "half", nothing)
+    write(lake, "half", ["q0"])
+    assert lake.num_rows("routing", "half") == 6
+    assert lake.num_rows("tokens", "half") == 4
+    assert verify_lake(lake, "half", repair=False, checked=nothing).faults == []

@@ -6,6 +6,7 @@ only after the engine accepted the model. A crash loses what was not yet staged;
 command carries on from there.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from tracer.capture.recording import CaptureSummary, Progress, Recording
 from tracer.datasets.options import Dataset
 from tracer.errors import NotALakeError
 from tracer.store.lake import Lake
+from tracer.store.lake_location import is_url
 from tracer.store.run_writer import writing_run
 
 __all__ = ["capture"]
@@ -43,6 +45,9 @@ def capture(
     Lake.check_usable(lake_path)
     identity = engine_setup.find_engine(allow_untested=request.allow_untested_engine)
     progress.note(f"importing {identity.distribution} {identity.version}")
+    if is_url(lake_path):
+        # Clients of S3 do not survive a fork, which is how vLLM starts its processes for a GPU.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     engine_setup.import_engine(identity)
     config = engine_setup.configure(
         request.model,

@@ -11,6 +11,7 @@ A Delta application transaction id does not by itself stop a replay, so each com
 table, checks the id and commits on that same handle.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -32,7 +33,7 @@ from tracer.store.manifests import (
 )
 from tracer.store.parquet_files import ShardFile, write_table
 from tracer.store.parquet_source import read_footer
-from tracer.store.storage import Storage
+from tracer.store.storage import Lock, Storage
 
 __all__ = [
     "COMMIT_ORDER",
@@ -62,7 +63,9 @@ def write_requests(
 ) -> ShardFile:
     """Write the batch's rows of `requests` to a durable file, not yet committed."""
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema("requests"))
-    return write_table(lake.storage, "requests", run_id, f"{batch:06d}", [table])
+    # Named by what is in it: a writer that was overtaken cannot replace what another one wrote.
+    digest = hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest()[:8]
+    return write_table(lake.storage, "requests", run_id, f"{batch:06d}-{digest}", [table])
 
 
 def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]) -> None:
@@ -70,18 +73,22 @@ def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]
     _publish(lake, run_id, stage_batch(lake.storage, run_id, batch, list(files)))
 
 
-def recover(lake: Lake, run_id: str) -> int:
-    """Bring a run back to whole batches after a crash; call it under the run's write lock.
+def recover(lake: Lake, run_id: str, lock: Lock) -> int:
+    """Bring a run back to whole batches after a crash, under the run's write lock.
 
     Finishes batches that were staged, then removes ``stray_files``.
 
     Returns:
         Number of files removed.
+
+    Raises:
+        LakeBusyError: another process has taken the run over.
     """
     for staged in staged_batches(lake.storage, run_id):
         _publish(lake, run_id, staged)
     strays = stray_files(lake, run_id)
     for name in strays:
+        lock.check()
         lake.storage.remove(name)
     return len(strays)
 
@@ -91,13 +98,16 @@ def stray_files(lake: Lake, run_id: str) -> list[str]:
 
     Those that a table named once and names no more are not among them: a reader may be at them.
     """
+    # Listed first: what is committed from here on is among what is read next. Compacted files have
+    # a folder and a writer of their own.
+    found = {table: lake.storage.names(f"{table}/{run_id}") for table in COMMIT_ORDER}
     committed = committed_files(lake.storage, run_id)
     strays: list[str] = []
-    for table in COMMIT_ORDER:
+    for table, names in found.items():
         live = set(lake.named_files(table, run_id))
         strays += [
-            name  # compacted files have a folder and a writer of their own
-            for name in lake.storage.names(f"{table}/{run_id}")
+            name
+            for name in names
             if lake.storage.locate(name) not in live and name not in committed
         ]
     return strays
@@ -105,11 +115,11 @@ def stray_files(lake: Lake, run_id: str) -> list[str]:
 
 def next_batch(lake: Lake, run_id: str) -> int:
     """Number of the first batch that was not committed yet."""
-    names = [PurePosixPath(path).stem for path in lake.files("requests", run_id)]
-    batch = max((int(name) + 1 for name in names if name.isdigit()), default=0)
-    # Another Delta tool may have merged the files; the ids of the commits stay.
-    requests = lake.delta("requests")
-    while requests.transaction_version(batch_app_id(run_id, batch)) is not None:
+    batch = lake.last_batches().get(run_id, -1) + 1
+    # Another Delta tool may have merged the files, or the run was deleted with half a batch in the
+    # tables: the ids of the commits stay, and what has a known one is not committed.
+    tables = [lake.delta(table) for table in COMMIT_ORDER if not lake.is_absent(table)]
+    while any(one.transaction_version(batch_app_id(run_id, batch)) is not None for one in tables):
         batch += 1
     return batch
 

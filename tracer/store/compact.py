@@ -22,6 +22,7 @@ from tracer.store.parquet_source import read_footer
 from tracer.store.removed_files import kept_files, note_removed
 from tracer.store.replace_files import replace_files
 from tracer.store.run_writer import SHARD_CHOICES
+from tracer.store.storage import Lock
 
 __all__ = ["Compaction", "compact_run"]
 
@@ -68,23 +69,25 @@ def compact_run(
     """
     num_experts = int(lake.run(run_id)["num_experts"])
     before = after = 0
-    with lake.compacting(run_id):
+    with lake.compacting(run_id) as lock:
         kept = kept_files(lake.storage)
         for table in COMMIT_ORDER:
+            unfinished = lake.storage.names(f"{table}/{run_id}/{_FOLDER}")
             files = lake.files(table, run_id)
-            _remove_unfinished(lake, table, run_id, {*map(lake.storage.name_of, files), *kept})
+            lock.check()
+            _remove(lake, unfinished, {*map(lake.storage.name_of, files), *kept})
             merges = list(_groups([_source(table, file) for file in files], values))
             for group in merges:
-                _merge(lake, table, run_id, group, num_experts)
+                _merge(lake, table, run_id, group, num_experts, lock=lock)
             before += len(files)
             after += len(files) - sum(len(group) - 1 for group in merges)
             done(f"{table} of {run_id}")
     return Compaction(before, after)
 
 
-def _remove_unfinished(lake: Lake, table: str, run_id: str, wanted: set[str]) -> None:
+def _remove(lake: Lake, names: Sequence[str], wanted: set[str]) -> None:
     """Merged files that an interrupted compaction did not commit."""
-    for name in lake.storage.names(f"{table}/{run_id}/{_FOLDER}"):
+    for name in names:
         if name not in wanted:
             lake.storage.remove(name)
 
@@ -127,7 +130,13 @@ def _groups(sources: Sequence[_Source], most: int) -> Iterator[list[_Source]]:
 
 
 def _merge(
-    lake: Lake, table: str, run_id: str, sources: Sequence[_Source], num_experts: int
+    lake: Lake,
+    table: str,
+    run_id: str,
+    sources: Sequence[_Source],
+    num_experts: int,
+    *,
+    lock: Lock,
 ) -> None:
     paths = [source.path for source in sources]
     names = [lake.storage.name_of(path).removeprefix(f"{table}/") for path in paths]
@@ -143,6 +152,7 @@ def _merge(
         merged = merge.sums(paths)
     else:
         merged = merge.rows(paths)
+    lock.check()
     note_merged(lake.storage, run_id, merged)
     note_removed(lake.storage, run_id, [f"{table}/{path}" for path in names])
     added = {

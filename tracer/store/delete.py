@@ -31,19 +31,22 @@ def delete_run(lake: Lake, run_id: str, done: Callable[[str], None]) -> int:
         LakeBusyError: another process writes or merges it.
     """
     check_run_id(run_id)
-    with lake.writing(run_id), lake.compacting(run_id):
+    with lake.writing(run_id) as lock, lake.compacting(run_id):
         known = [run["run_id"] for run in lake.runs()]
         rests = {table: _files(lake, table, run_id) for table in COMMIT_ORDER}
         if run_id not in known and not any(rests.values()):
             raise UnknownRunError(run_id, known)
         lake.delta("runs").delete(f"run_id = '{run_id}'")
+        # Or the next writer of a run of this name would finish these batches.
+        lake.storage.remove_folder(f"_tracer/staged/{run_id}")
         done("runs")
         num_bytes = 0
         for table in reversed(COMMIT_ORDER):
+            lock.check()
             num_bytes += _delete_from(lake, table, run_id)
             done(table)
-        for state in ("staged", "committed"):
-            lake.storage.remove_folder(f"_tracer/{state}/{run_id}")
+        lock.check()
+        lake.storage.remove_folder(f"_tracer/committed/{run_id}")
     return num_bytes
 
 

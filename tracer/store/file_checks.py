@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracer.errors import DamagedDataError, first_line
-from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
+from tracer.schema import TABLES, arrow_schema
 from tracer.store.commit import COMMIT_ORDER, stray_files
 from tracer.store.delta_tables import NamedFile, named_files
 from tracer.store.lake import Lake
 from tracer.store.manifests import read_digests, staged_batches
-from tracer.store.parquet_source import open_parquet, read_parquet
+from tracer.store.parquet_source import is_outage, open_parquet, read_parquet
 from tracer.store.storage import Storage
 
 __all__ = [
@@ -59,7 +59,7 @@ def check_files(
     """
     digests = read_digests(lake.storage, run_id)
     for table in TABLES:
-        if table in OPTIONAL_TABLES and not lake.storage.exists(f"{table}/_delta_log"):
+        if lake.is_absent(table):
             continue
         try:
             named = named_files(lake.delta(table))
@@ -156,6 +156,8 @@ def _fault(
     except FileNotFoundError:
         return "is gone"
     except (OSError, pa.ArrowException) as error:
+        if is_outage(error):
+            raise
         return f"cannot be read: {first_line(error)}"
 
 

@@ -40,7 +40,11 @@ from tracer.store.storage import Lock, Storage
 
 __all__ = ["Lake", "batch_app_id", "check_run_id", "utc_now"]
 
-_BATCH_OF_FILE = re.compile(r"usage_by_domain/(?P<run>[^/]+)/(?P<number>\d{6,})-[^/]*\.parquet")
+_BATCH_OF_SUMS = re.compile(r"usage_by_domain/(?P<run>[^/]+)/(?P<number>\d{6,})-[^/]*\.parquet")
+# <batch>-<digest>, <batch> as older versions have it, or compacted/<first>-<last>-<digest>.
+_BATCH_OF_REQUESTS = re.compile(
+    r"requests/(?P<run>[^/]+)/(?:compacted/\d+-)?(?P<number>\d{6,})(?:-[0-9a-f]{8})?\.parquet"
+)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
@@ -89,7 +93,7 @@ class Lake:
                 that cannot be used.
         """
         storage = open_storage(path)
-        if not _is_lake(storage):
+        if not is_lake(storage):
             raise NotALakeError(path)
         lake = cls(storage)
         version = schema_version(lake.delta("runs"))
@@ -110,7 +114,7 @@ class Lake:
             InputError: the folder holds something else, or cannot be made.
         """
         storage = open_storage(path)
-        if _is_lake(storage):
+        if is_lake(storage):
             return cls.open(path)
         cls.check_usable(path)
         try:
@@ -130,7 +134,7 @@ class Lake:
             InputError: the folder holds something else, or cannot be used.
         """
         storage = open_storage(path)
-        if _is_lake(storage):
+        if is_lake(storage):
             return
         known = {*TABLES, "_tracer"}  # what an interrupted creation leaves
         try:
@@ -154,7 +158,7 @@ class Lake:
             DamagedDataError: its folder or log is gone or unreadable.
         """
         try:
-            if create and self._is_absent(table):
+            if create and self.is_absent(table):
                 create_table(self.storage, table)
             return open_table(self.storage, table)
         except DeltaError as error:
@@ -190,26 +194,38 @@ class Lake:
         """
         if table != "usage_by_domain" or not files:
             return list(files)
+        last = self.last_batches()
         requests = self.delta("requests")
-        whole: dict[str, bool] = {}
 
         def is_whole(file: str) -> bool:
-            batch = _BATCH_OF_FILE.fullmatch(self.storage.name_of(file))
+            batch = _BATCH_OF_SUMS.fullmatch(self.storage.name_of(file))
             if batch is None:  # merged, or of another Delta tool
                 return True
-            app_id = batch_app_id(batch["run"], int(batch["number"]))
-            if app_id not in whole:
-                whole[app_id] = requests.transaction_version(app_id) is not None
-            return whole[app_id]
+            run_id, number = batch["run"], int(batch["number"])
+            if number <= last.get(run_id, -1):  # batches are committed one after the other
+                return True
+            try:
+                app_id = batch_app_id(run_id, number)
+                return requests.transaction_version(app_id) is not None
+            except DeltaError:  # another tool has tidied the log up meanwhile
+                return True
 
         return [file for file in files if is_whole(file)]
+
+    def last_batches(self) -> dict[str, int]:
+        """Number of the last batch of each run whose file `requests` has, merged or not."""
+        last: dict[str, int] = {}
+        for file in self.named_files("requests"):
+            if batch := _BATCH_OF_REQUESTS.fullmatch(self.storage.name_of(file)):
+                last[batch["run"]] = max(last.get(batch["run"], -1), int(batch["number"]))
+        return last
 
     def dataset(self, table: str, files: Sequence[str]) -> ds.Dataset | None:
         """Some files of a table for those who cannot open them by their location; else None.
 
         Columns that are younger than a file are null in its rows.
         """
-        if not files or "://" not in self.location:
+        if not files or not self.storage.is_remote:
             return None
         sources = [arrow_source(file) for file in files]
         return ds.dataset(
@@ -221,21 +237,21 @@ class Lake:
 
     def named_files(self, table: str, run_id: str | None = None) -> list[str]:
         """As ``files``, whether or not they are there, and of batches under way, too."""
-        if self._is_absent(table):
+        if self.is_absent(table):
             return []
         names = [file.path for file in named_files(self.delta(table))]
         if run_id is not None and table != "runs":
             names = [name for name in names if "/" not in name or name.startswith(f"{run_id}/")]
         return [self.storage.locate(f"{table}/{name}") for name in names]
 
-    def _is_absent(self, table: str) -> bool:
+    def is_absent(self, table: str) -> bool:
         """Whether the table is optional and no run had it yet."""
-        return table in OPTIONAL_TABLES and not self.storage.exists(f"{table}/_delta_log")
+        return table in OPTIONAL_TABLES and not self.storage.has_folder(f"{table}/_delta_log")
 
     def add_columns(self) -> None:
         """Give tables that an older version made the columns that came since, all of them empty."""
         for table in TABLES:
-            if not self._is_absent(table):
+            if not self.is_absent(table):
                 add_columns(self.storage, table)
 
     def runs(self) -> list[dict[str, Any]]:
@@ -327,13 +343,6 @@ class Lake:
 
     def _locked(self, run_id: str, kind: str) -> AbstractContextManager[Lock]:
         return self.storage.locked(f"_tracer/locks/{check_run_id(run_id)}.{kind}", run_id)
-
-
-def _is_lake(storage: Storage) -> bool:
-    try:
-        return is_lake(storage)
-    except OSError as error:
-        raise InputError(f"cannot look into {storage.location}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

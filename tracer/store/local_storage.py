@@ -82,11 +82,15 @@ class LocalStorage(Storage):
         try:
             with os.scandir(self._root / folder) as entries:
                 found = sorted(entry.name for entry in entries if entry.is_dir() is not files)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            if not folder:
+                raise
             return []
         return [f"{folder}/{name}" if folder else name for name in found]
 
-    def exists(self, folder: str) -> bool:
+    def has_folder(self, folder: str) -> bool:
         return (self._root / folder).is_dir()
 
     def missing(self, names: Collection[str]) -> list[str]:

@@ -70,7 +70,11 @@ def read_batch(storage: Storage, name: str) -> list[ShardFile]:
 
 def file_as_committed(storage: Storage, run_id: str, staged: str) -> None:
     """The batch is in every table: keep what it consisted of."""
-    storage.move(staged, f"{_folder('committed', run_id)}/{PurePosixPath(staged).name}")
+    committed = f"{_folder('committed', run_id)}/{PurePosixPath(staged).name}"
+    if storage.missing([committed]):
+        storage.move(staged, committed)
+    else:  # the tables have what was named first
+        storage.remove(staged)
 
 
 def committed_files(storage: Storage, run_id: str) -> set[str]:

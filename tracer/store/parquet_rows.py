@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from tracer.errors import DamagedDataError, first_line
 from tracer.schema import arrow_schema
-from tracer.store.parquet_source import open_parquet, read_parquet
+from tracer.store.parquet_source import is_outage, open_parquet, read_parquet
 
 __all__ = ["RESTORE", "row_groups_of_run", "rows_of_run", "told_as_damage"]
 
@@ -49,4 +49,6 @@ def told_as_damage(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
+        if is_outage(error):
+            raise
         raise DamagedDataError(f"{path} cannot be read: {first_line(error)}", RESTORE) from error

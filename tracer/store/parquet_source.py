@@ -10,7 +10,13 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
-__all__ = ["arrow_source", "open_parquet", "read_footer", "read_parquet"]
+__all__ = ["arrow_source", "is_outage", "open_parquet", "read_footer", "read_parquet"]
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether a server did not answer or refused, so that nothing is known of the object."""
+    told = str(error)
+    return not isinstance(error, FileNotFoundError) and ("AWS Error" in told or "s3://" in told)
 
 
 def open_parquet(location: str, **options: Any) -> pq.ParquetFile:

@@ -50,10 +50,10 @@ class RunWriter:
         Raises:
             LakeBusyError: another process has taken the run over; this one was away too long.
         """
-        if self.lock is not None:
-            self.lock.check()
         rows = [{"run_id": self.run_id, **row} for row in requests]
         files = [*shards, write_requests(self.lake, self.run_id, batch, rows)]
+        if self.lock is not None:
+            self.lock.check()
         commit_batch(self.lake, self.run_id, batch, files)
         return sum(file.size for file in files)
 
@@ -85,7 +85,7 @@ def writing_run(
         row = {**row, "status": "running", "started_at": started_at, "finished_at": None}
         if stored is None:
             lake.put_run(row)
-        recover(lake, run_id)
+        recover(lake, run_id, lock)
         done = frozenset(lake.request_status(run_id))
         yield RunWriter(lake, run_id, done, next_batch(lake, run_id), lock)
         lock.check()

@@ -32,10 +32,13 @@ _LOOKS = 20  # in a lease, of who waits for it to end
 class Lease:
     """A lease that is held; a thread renews it. ``Lease.take`` makes one."""
 
-    def __init__(self, store: S3Store, name: str, run_id: str, owner: str, tag: str) -> None:
+    def __init__(
+        self, store: S3Store, name: str, run_id: str, *, owner: str, tag: str, began: float
+    ) -> None:
         self._store, self._name, self._run_id = store, name, run_id
         self._owner, self._tag, self._beats = owner, tag, 0
-        self._until = time.monotonic() + LEASE_SECONDS
+        # From when it was asked for: those who watch it count from before the answer, too.
+        self._until = began + LEASE_SECONDS
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {run_id}", daemon=True)
         self._thread.start()
@@ -50,9 +53,17 @@ class Lease:
         """
         owner = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
         content = _content(owner, 0)
+
+        def put(tag: str | None) -> "Lease":
+            began = time.monotonic()
+            found = put_if(store, name, content, tag)
+            return cls(store, name, run_id, owner=owner, tag=found, began=began)
+
         while True:
             try:
-                return cls(store, name, run_id, owner, put_if(store, name, content, None))
+                return put(None)
+            except FileNotFoundError:  # given back between two requests
+                continue
             except AlreadyExistsError:
                 seen = _watch(store, name)
             if seen is None:  # given back meanwhile
@@ -61,7 +72,7 @@ class Lease:
             if changed:
                 raise LakeBusyError(run_id)
             try:
-                return cls(store, name, run_id, owner, put_if(store, name, content, tag))
+                return put(tag)
             except PreconditionError:  # another one was faster
                 raise LakeBusyError(run_id) from None
             except FileNotFoundError:
@@ -99,21 +110,27 @@ class Lease:
                 self._over.set()
                 return
             except PreconditionError:
-                if not self._find_ours():
+                if self._is_anothers():
                     self._over.set()
                     return
+                continue
             except (BaseError, OSError):
                 continue  # perhaps next time
             self._until = began + LEASE_SECONDS
 
-    def _find_ours(self) -> bool:
-        """Whether the object is an earlier renewal, which arrived late; its tag is then known."""
+    def _is_anothers(self) -> bool:
+        """Whether somebody else has the lease, or nobody; else an earlier renewal arrived late."""
         try:
             there = obstore.get(self._store, self._name)
-            self._tag = str(there.meta["e_tag"])
-            return self._owner.encode() in bytes(there.bytes())
+            tag, content = str(there.meta["e_tag"]), bytes(there.bytes())
+        except FileNotFoundError:
+            return True
         except (BaseError, OSError):
-            return False
+            return False  # perhaps next time
+        if self._owner.encode() not in content:
+            return True
+        self._tag = tag
+        return False
 
 
 def _watch(store: S3Store, name: str) -> tuple[bool, str] | None:

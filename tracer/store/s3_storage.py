@@ -27,12 +27,13 @@ from obstore.store import S3Store
 from tracer.errors import InputError, first_line
 from tracer.store.s3_lease import Lease
 from tracer.store.s3_writes import put_if
-from tracer.store.storage import Lock, Storage, WrittenFile
+from tracer.store.storage import Lock, Storage, WrittenFile, without_secrets
 
 __all__ = ["S3Storage", "request_timeout"]
 
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 _MOST_TRIES = 10
+_first_process = 0
 _RETRY_FOR = timedelta(minutes=3)
 _PART = 8 << 20
 _PARTS_AT_ONCE = 4  # what an upload holds in memory, times _PART
@@ -54,13 +55,21 @@ def request_timeout() -> float:
     return seconds
 
 
+def _refuse_after_fork() -> None:
+    """The client's threads do not survive a fork: in the child requests would never end."""
+    global _first_process  # noqa: PLW0603
+    _first_process = _first_process or os.getpid()
+    if _first_process != os.getpid():
+        raise RuntimeError("S3 was used before this process was forked; start it by spawn")
+
+
 def _allow_http() -> bool:
     """Whether requests may go unencrypted; AWS itself has no name for it, delta-rs has this."""
     allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true", "yes", "on"}
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
     if endpoint.startswith("http://") and not allowed:
         raise InputError(
-            f"AWS_ENDPOINT_URL is {endpoint}, without TLS",
+            f"AWS_ENDPOINT_URL is {without_secrets(endpoint)}, without TLS",
             "set AWS_ALLOW_HTTP=true if keys and traces may travel unencrypted.",
         )
     return allowed
@@ -74,13 +83,22 @@ class S3Storage(Storage):
         prefix = (found["prefix"] or "") if found else ""
         if not found or any(c in prefix for c in "%[]\\@?#*") or not prefix.isprintable():
             raise InputError(
-                f"{_without_secrets(url)} cannot be a lake",
+                f"{without_secrets(url)} cannot be a lake",
                 "write s3://bucket/folder; keys come from AWS_ACCESS_KEY_ID and"
                 " AWS_SECRET_ACCESS_KEY.",
             )
         if any(part in {"", ".", ".."} for part in prefix.split("/")[: None if prefix else 0]):
-            raise InputError(f"{url} cannot be a lake", "write s3://bucket/folder.")
+            raise InputError(
+                f"{without_secrets(url)} cannot be a lake", "write s3://bucket/folder."
+            )
+        if os.environ.get("AWS_S3_LOCKING_PROVIDER"):
+            raise InputError(
+                "AWS_S3_LOCKING_PROVIDER is set",
+                "unset it: commits here are conditional writes, which do not see that lock.",
+            )
+        _refuse_after_fork()
         self._location = url.rstrip("/")
+        self._is_proved = False
         self._store = S3Store(
             found["bucket"],
             prefix=prefix or None,
@@ -102,6 +120,8 @@ class S3Storage(Storage):
         return {"timeout": f"{request_timeout():g}s"}
 
     def prepare(self) -> None:
+        if self._is_proved:
+            return
         probe = f"_tracer/probe-{uuid4().hex}"
         if not self.write_new(probe, "1"):
             raise OSError(errno.EIO, "the server refused a new object as one that exists", probe)
@@ -113,6 +133,7 @@ class S3Storage(Storage):
                 "it would lose what two writers commit at once; use one that honours If-None-Match"
                 " on PUT, such as AWS S3, MinIO or Ceph.",
             )
+        self._is_proved = True
 
     def read(self, name: str) -> bytes:
         with self._told(name):
@@ -197,6 +218,7 @@ class S3Storage(Storage):
 
     @contextmanager
     def locked(self, name: str, run_id: str) -> Iterator[Lock]:
+        self.prepare()  # the lake may be a copy of one that was made elsewhere
         with self._told(name):
             lease = Lease.take(self._store, name, run_id)
         try:
@@ -227,9 +249,6 @@ def _in_short(error: BaseError) -> str:
     if code and message:
         return f"the server says {message[1]} ({code[1]})"
     if silent := re.search(r"HTTP error: (.+)", text):
-        return f"{os.environ.get('AWS_ENDPOINT_URL', 'AWS')} does not answer: {silent[1]}"
+        server = without_secrets(os.environ.get("AWS_ENDPOINT_URL", "AWS"))
+        return f"{server} does not answer: {silent[1]}"
     return first_line(error)
-
-
-def _without_secrets(url: str) -> str:
-    return re.sub(r"//[^/]*@", "//***@", url)

@@ -4,13 +4,19 @@ A file's *name* is its path below the lake, ``routing/<run_id>/000000.parquet``.
 what other libraries open it by: an absolute path, or an ``s3://`` URL.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-__all__ = ["Lock", "Storage", "WrittenFile"]
+__all__ = ["Lock", "Storage", "WrittenFile", "without_secrets"]
+
+
+def without_secrets(url: str) -> str:
+    """A URL that may be printed: without a user, a key or a query that somebody wrote into it."""
+    return re.sub(r"//.*@", "//***@", url).split("?")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +108,8 @@ class Storage(ABC):
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
 
-    def exists(self, folder: str) -> bool:
-        """Whether there are files in a folder."""
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is a folder; in a bucket, one with files of its own."""
         return bool(self.names(folder))
 
     @abstractmethod

@@ -8,7 +8,7 @@ it lacks. A later version adds its own step here.
 from pathlib import Path
 
 from tracer.errors import InputError, NotALakeError
-from tracer.schema import OPTIONAL_TABLES, TABLES
+from tracer.schema import TABLES
 from tracer.store.delta_tables import SCHEMA_VERSION, add_columns, schema_version, set_properties
 from tracer.store.lake import Lake
 from tracer.store.lake_location import is_lake, open_storage
@@ -40,7 +40,7 @@ def upgrade_lake(path: Path | str) -> list[str]:
         )
     added = []
     for table in TABLES:
-        if table in OPTIONAL_TABLES and not storage.exists(f"{table}/_delta_log"):
+        if lake.is_absent(table):
             continue
         lake.delta(table)  # told as damage if it cannot be read
         added += [f"{table}: column {name}" for name in add_columns(storage, table)]

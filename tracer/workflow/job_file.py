@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tracer.errors import InputError
+from tracer.store.lake_location import is_url
 
 __all__ = ["AuditStep", "CaptureOptions", "JobFile", "ReportStep", "load_job"]
 
@@ -123,7 +124,7 @@ def _resolved(job: JobFile, folder: Path) -> JobFile:
         update={
             "model": named(job.model),
             "dataset": named(job.dataset),
-            "lake": job.lake if "://" in job.lake else str(folder / job.lake),
+            "lake": job.lake if is_url(job.lake) else str(folder / job.lake),
             "options": step(job.options),
             "audit": step(job.audit),
             "report": step(job.report),

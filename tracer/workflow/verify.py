@@ -123,11 +123,11 @@ def _row_faults(sound: SoundFiles, run_id: str, checked: Callable[[str], None]) 
 def _repair(lake: Lake, run_id: str) -> list[str]:
     """Clear away what a crash left of a run; nothing while somebody writes it."""
     try:
-        with lake.writing(run_id):
+        with lake.writing(run_id) as lock:
             left = leftovers(lake, run_id)
             if not left:
                 return []
-            recover(lake, run_id)
+            recover(lake, run_id, lock)
     except LakeBusyError:
         return [f"run {run_id} is being written: left alone"]
     verbs = {"a staged batch": "committed", "a file no table names": "removed"}
