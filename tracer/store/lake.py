@@ -35,7 +35,7 @@ from tracer.store.delta_tables import (
 )
 from tracer.store.lake_location import is_lake, open_storage
 from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
-from tracer.store.parquet_source import arrow_source, read_footer
+from tracer.store.parquet_source import arrow_source, is_outage, read_footer
 from tracer.store.storage import Lock, Storage
 
 __all__ = ["Lake", "batch_app_id", "check_run_id", "utc_now"]
@@ -195,7 +195,6 @@ class Lake:
         if table != "usage_by_domain" or not files:
             return list(files)
         last = self.last_batches()
-        requests = self.delta("requests")
 
         def is_whole(file: str) -> bool:
             batch = _BATCH_OF_SUMS.fullmatch(self.storage.name_of(file))
@@ -206,7 +205,7 @@ class Lake:
                 return True
             try:
                 app_id = batch_app_id(run_id, number)
-                return requests.transaction_version(app_id) is not None
+                return self.delta("requests").transaction_version(app_id) is not None
             except DeltaError:  # another tool has tidied the log up meanwhile
                 return True
 
@@ -259,6 +258,8 @@ class Lake:
         try:
             rows: list[dict[str, Any]] = self.delta("runs").to_pyarrow_table().to_pylist()
         except (OSError, pa.ArrowException, DeltaError) as error:
+            if is_outage(error):
+                raise
             raise DamagedDataError(
                 f"table runs of {self.location} cannot be read: {first_line(error)}", RESTORE
             ) from error

@@ -15,8 +15,10 @@ __all__ = ["arrow_source", "is_outage", "open_parquet", "read_footer", "read_par
 
 def is_outage(error: Exception) -> bool:
     """Whether a server did not answer or refused, so that nothing is known of the object."""
-    told = str(error)
-    return not isinstance(error, FileNotFoundError) and ("AWS Error" in told or "s3://" in told)
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return False
+    # As pyarrow, delta-rs and ``S3Storage`` tell it.
+    return any(words in str(error) for words in ("AWS Error", "Generic S3 error", "s3://"))
 
 
 def open_parquet(location: str, **options: Any) -> pq.ParquetFile:

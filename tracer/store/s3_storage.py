@@ -87,7 +87,7 @@ class S3Storage(Storage):
                 "write s3://bucket/folder; keys come from AWS_ACCESS_KEY_ID and"
                 " AWS_SECRET_ACCESS_KEY.",
             )
-        if any(part in {"", ".", ".."} for part in prefix.split("/")[: None if prefix else 0]):
+        if prefix and {"", ".", ".."} & set(prefix.split("/")):
             raise InputError(
                 f"{without_secrets(url)} cannot be a lake", "write s3://bucket/folder."
             )
