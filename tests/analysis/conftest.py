@@ -21,7 +21,12 @@ STARTED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 @dataclass
 class Request:
-    """``prompt`` and ``generated``: one dict per token, {layer_id: {expert_id: gate weight}}."""
+    """``prompt`` and ``generated``: one dict per token, {layer_id: {expert_id: gate weight}}.
+
+    token_ids: of all tokens, one more than were routed where something was generated; by default
+        -1, as of an import that does not know them
+    logits: one dict per token, {layer_id: [logit by expert]}; empty where not recorded
+    """
 
     request_id: str
     domain: str
@@ -29,6 +34,8 @@ class Request:
     generated: list = field(default_factory=list)
     labels: dict = field(default_factory=dict)
     status: str = "complete"
+    token_ids: list = field(default_factory=list)
+    logits: list = field(default_factory=list)
 
 
 @dataclass
@@ -93,6 +100,16 @@ def tables_of(requests, run):
                 "prompt_digest": "0",
             }
         )
+        num_tokens = len(request.prompt) + len(request.generated)
+        for position, token_id in enumerate(request.token_ids or [-1] * num_tokens):
+            phase = "prompt" if position < len(request.prompt) else "generated"
+            rows["tokens"].append(
+                {**key, "position": position, "token_id": token_id, "phase": phase}
+            )
+        for position, layers in enumerate(request.logits):
+            for layer_id, logits in layers.items():
+                place = {**key, "position": position, "layer_id": layer_id}
+                rows["router_logits"].append({**place, "logits": logits})
         by_request = defaultdict(list)
         for phase, position, token in phases(request):
             for layer_id, weights in token.items():
@@ -152,7 +169,9 @@ def tables_of(requests, run):
 def make_lake(tmp_path):
     """Writes a run of ``requests`` as Parquet files, two per table, below a folder of tmp_path.
 
-    ``uncommitted`` ones are in every table but `requests`, as a crash leaves them.
+    ``uncommitted`` ones are in every table but `requests`, as a crash leaves them. ``routers`` are
+    matrices by layer, experts x dimensions. Lakes of one ``folder`` with other run ids are joined
+    by ``together``.
     """
 
     def make(
@@ -165,6 +184,7 @@ def make_lake(tmp_path):
         folder="lake",
         run_id="r1",
         model="m",
+        routers=None,
     ):
         root = tmp_path / folder
         run = {
@@ -182,6 +202,16 @@ def make_lake(tmp_path):
         files = {}
         every = tables_of([*requests, *uncommitted], run)
         every["requests"] = every["requests"][: len(requests)]
+        for layer_id, matrix in (routers or {}).items():
+            every["routers"].append(
+                {
+                    "run_id": run_id,
+                    "layer_id": layer_id,
+                    "num_experts": len(matrix),
+                    "hidden_size": len(matrix[0]),
+                    "weight": [float(weight) for row in matrix for weight in row],
+                }
+            )
         for table, rows in every.items():
             files[table] = []
             for part, some in enumerate((rows[::2], rows[1::2])):

@@ -274,10 +274,13 @@ def test_every_query_has_a_header(name):
 
     text = query_text(name)
     comments = [line for line in text.splitlines() if line.startswith("--")]
-    short = name.removeprefix("views/")
+    short = name.removeprefix("views/").removeprefix("measures/")
     assert re.match(rf"-- {short}: [^ ].*\.$", comments[0])
     words = [line[3:].split()[0] for line in comments if re.match(r"-- [a-z]+  +\S", line)]
-    assert [w for w in words if w != "source"] == ["reads", "binds", "yields", "order"]
+    wanted = ["reads", "binds", "yields", "order"]
+    if name.startswith("measures/"):
+        wanted = ["asks", "reads", "binds", "yields", "key", "values", "null", "order"]
+    assert [w for w in words if w != "source"] == wanted
     body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     assert set(re.findall(r"\$\w+", body)) == set(re.findall(r"\$\w+", "\n".join(comments)))
     assert max(map(len, text.splitlines())) <= 100
@@ -288,4 +291,4 @@ def test_query_names_are_the_files_of_the_folder():
     grouped = defaultdict(list)
     for name in every_query():
         grouped[name.rpartition("/")[0]].append(name)
-    assert set(grouped) == {"", "audit", "bootstrap", "verify", "views"}
+    assert set(grouped) == {"", "audit", "bootstrap", "inputs", "measures", "verify", "views"}

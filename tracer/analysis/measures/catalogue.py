@@ -1,0 +1,148 @@
+"""The catalogue of measures: what the headers of ``queries/measures/*.sql`` say.
+
+A header is the comment at the top of a file: ``-- name: meaning.``, paragraphs, then one field a
+line, which may go on in indented lines:
+
+    asks    the question that it answers
+    source  where the formula is from (optional)
+    reads   relations, of ``queries/inputs`` or with ``other_`` before them of a second run
+    binds   $name = default: meaning; or none
+    yields  columns, [unit] behind them
+    key     the columns that tell rows apart
+    values  the columns that get chance levels and intervals
+    null    how relations are drawn at random (``tracer.analysis.measures.nulls``); or
+            ``none: why``
+    order   of the rows
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from tracer.errors import InputError
+from tracer.schema import query_path
+
+__all__ = ["Bind", "Column", "Measure", "measure_named", "measure_names"]
+
+_FIELD = re.compile(r"-- (asks|source|reads|binds|yields|key|values|null|order)  +(\S.*)")
+_BIND = re.compile(r"\$(\w+) = (.+?): (.+)")
+_COLUMN = re.compile(r"(\w+)(?: \[([^\]]*)\])?")
+_NO_NULL = "none: "
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A parameter of a measure; its default is text or a number."""
+
+    name: str
+    default: Any
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that a measure yields; ``unit`` is empty for ids and names."""
+
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One file of ``queries/measures``.
+
+    meaning: the first line of its header; doc: the paragraphs behind it
+    null: of ``nulls.NULLS``, or None for the reason in ``no_null``
+    sql: the whole file
+    """
+
+    name: str
+    meaning: str
+    doc: str
+    asks: str
+    source: str
+    reads: tuple[str, ...]
+    binds: tuple[Bind, ...]
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+    null: str | None
+    no_null: str
+    order: str
+    sql: str
+
+    def bound(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Values of all binds.
+
+        Raises:
+            InputError: one that the measure does not have.
+        """
+        known = {bind.name: bind.default for bind in self.binds}
+        if unknown := given.keys() - known.keys():
+            raise InputError(
+                f"measure {self.name!r} has no option {min(unknown)!r}",
+                f"there are: {', '.join(known)}." if known else "it has none.",
+            )
+        return {**known, **given}
+
+
+def measure_names() -> list[str]:
+    """Names of all measures, ascending."""
+    return sorted(path.stem for path in query_path("measures/any").parent.glob("*.sql"))
+
+
+@cache
+def measure_named(name: str) -> Measure:
+    """The measure of ``queries/measures/<name>.sql``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in measure_names():
+        raise InputError(f"no measure {name!r}", "`tracer query` lists them by their questions.")
+    text = query_path(f"measures/{name}").read_text(encoding="utf-8")
+    header = [line for line in text.splitlines() if line.startswith("--")]
+    fields: dict[str, str] = {}
+    doc: list[str] = []
+    field = ""
+    for line in header[1:]:
+        if match := _FIELD.match(line):
+            field = match[1]
+            fields[field] = match[2]
+        elif field:
+            fields[field] += f" {line[2:].strip()}"
+        else:
+            doc.append(line[2:].strip())
+    null = fields["null"]
+    reason = null.removeprefix(_NO_NULL) if null.startswith(_NO_NULL) else ""
+    return Measure(
+        name=name,
+        meaning=header[0].partition(": ")[2],
+        doc="\n".join(doc).strip(),
+        asks=fields["asks"],
+        source=fields.get("source", ""),
+        reads=_names(fields["reads"]),
+        binds=_binds(fields["binds"]),
+        columns=tuple(Column(*match) for match in _COLUMN.findall(fields["yields"])),
+        key=_names(fields["key"]),
+        values=() if fields["values"].startswith("none") else _names(fields["values"]),
+        null=None if reason else null,
+        no_null=reason,
+        order=fields["order"],
+        sql=text,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip() not in ("", "none"))
+
+
+def _binds(text: str) -> tuple[Bind, ...]:
+    found = re.split(r"\s+(?=\$\w+ = )", text)
+    return tuple(
+        Bind(match[1], json.loads(match[2]), match[3])
+        for part in found
+        if (match := _BIND.fullmatch(part))
+    )

@@ -1,0 +1,173 @@
+"""The relations that measures read, made of a run on a DuckDB connection.
+
+Their texts are ``queries/inputs/*.sql``. A second run has them once more, each name with
+``other_`` before it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from tracer.analysis.sql import query_text
+from tracer.errors import InputError
+from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
+from tracer.schema import query_path
+
+__all__ = ["OTHER", "Asked", "frame_of", "make_inputs", "needed", "replace"]
+
+OTHER = "other_"
+_REQUESTS = "scoped_requests"
+_SORTED = ("run_id", "origin", "phase", "layer_id", "position", "expert_id")
+# Base tables that a run has only where it was asked to record them, and what asks for them.
+_OPTIONS = {
+    "router_logits": "--router-logits",
+    "routers": "--router-weights",
+    "candidates": "--top-m",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which tokens of which run a measure is about.
+
+    run: its row of `runs`
+    tokens: one of ``TOKEN_SCOPES``
+    domains: new domain by old domain or subject
+    requests: most requests to take, a random choice where there are more; None takes all
+    seed: of that choice
+    """
+
+    run: Mapping[str, object]
+    tokens: str
+    domains: Mapping[str, str]
+    requests: int | None = None
+    seed: int = 0
+
+
+def needed(reads: Iterable[str], prefix: str = "") -> list[str]:
+    """Relations of one run that are to be made, in order, without ``prefix``."""
+    wanted: list[str] = []
+
+    def add(name: str) -> None:
+        if name in wanted or name not in _input_names():
+            return
+        for other in _reads(name):
+            add(other)
+        wanted.append(name)
+
+    for name in reads:
+        if name.startswith(OTHER) == bool(prefix):
+            add(name.removeprefix(prefix))
+    return wanted
+
+
+def make_inputs(
+    con: duckdb.DuckDBPyConnection,
+    reads: Iterable[str],
+    asked: Asked,
+    *,
+    prefix: str = "",
+    keep: bool = False,
+) -> None:
+    """Make the relations that ``reads`` names, and those that they need.
+
+    Args:
+        con: from ``connect``.
+        reads: of a measure; of a second run those that begin with ``OTHER``.
+        asked: the run and its tokens.
+        prefix: "" or ``OTHER``.
+        keep: holds what is read from the lake in memory, for draws; else relations are views.
+
+    Raises:
+        InputError: an unknown scope, no requests in it, or something the run did not record.
+    """
+    if asked.tokens not in TOKEN_SCOPES:
+        raise InputError(
+            f"unknown tokens {asked.tokens!r}", f"there are: {', '.join(TOKEN_SCOPES)}."
+        )
+    names = needed(reads, prefix)
+    run_id = str(asked.run["run_id"])
+    _refuse_unrecorded(con, names, run_id)
+    row = {name: asked.run[name] for name in ("run_id", "num_experts", "top_k", "moe_layers")}
+    replace(con, f"{prefix}asked", pl.DataFrame([{**row, "tokens": asked.tokens}]))
+    for name in dict.fromkeys([_REQUESTS, *names]):
+        text = _renamed(query_text(f"inputs/{name}"), prefix)
+        if name == _REQUESTS:
+            found = con.sql(text, params={"domains": json.dumps(dict(asked.domains))}).pl()
+            if found.is_empty():
+                raise InputError(
+                    f"run {run_id!r} has no complete requests with tokens of {asked.tokens!r}",
+                    "choose others with --tokens.",
+                )
+            replace(con, f"{prefix}{name}", _some(found, asked))
+        elif name.endswith("_entries") and not keep:
+            con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
+        elif name.endswith("_entries"):
+            con.execute(f"create or replace temp table {prefix}{name} as\n{text}")
+        else:
+            con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
+
+
+def replace(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
+    """Make ``frame`` the temporary table ``name``."""
+    con.register("drawn", frame.to_arrow())
+    con.execute(f"create or replace temp table {name} as from drawn")
+    con.unregister("drawn")
+
+
+def frame_of(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
+    """A relation as a frame, in an order that does not depend on how it was read."""
+    frame: pl.DataFrame = con.sql(f"from {name}").pl()
+    return frame.sort([column for column in _SORTED if column in frame.columns])
+
+
+def _refuse_unrecorded(con: duckdb.DuckDBPyConnection, names: list[str], run_id: str) -> None:
+    tables = {table for name in names for table in _reads(name)}
+    for table, option in _OPTIONS.items():
+        if table not in tables:
+            continue
+        query = f"select 1 from {table} where run_id = $run_id limit 1"  # noqa: S608
+        if not con.execute(query, {"run_id": run_id}).fetchall():
+            raise InputError(
+                f"run {run_id!r} has no {table}", f"record them: `tracer capture {option}`."
+            )
+
+
+def _some(requests: pl.DataFrame, asked: Asked) -> pl.DataFrame:
+    if asked.requests is None or requests.height <= asked.requests:
+        return requests
+    chosen = np.random.default_rng(asked.seed).permutation(requests.height)[: asked.requests]
+    return requests[np.sort(chosen)]
+
+
+@cache
+def _input_names() -> frozenset[str]:
+    return frozenset(path.stem for path in query_path("inputs/any").parent.glob("*.sql"))
+
+
+@cache
+def _reads(name: str) -> tuple[str, ...]:
+    header = query_text(f"inputs/{name}")
+    line = next(row for row in header.splitlines() if row.startswith("-- reads"))
+    return tuple(part.strip() for part in line.removeprefix("-- reads").split(","))
+
+
+def _renamed(text: str, prefix: str) -> str:
+    """The text with ``prefix`` before the names of all relations that are made here."""
+    if not prefix:
+        return text
+    names = "|".join(sorted({*_input_names(), "asked"}, key=len, reverse=True))
+    return re.sub(rf"\b({names})\b", rf"{prefix}\1", text)
+
+
+def has_gate_weights(run: Mapping[str, object]) -> bool:
+    """Whether the run's source had gate weights."""
+    options = json.loads(str(run.get("options") or "{}"))
+    return cast("str", options.get(GATE_WEIGHTS, "")) != UNKNOWN

@@ -1,0 +1,277 @@
+"""How the relations that a measure reads are drawn at random: chance levels and new requests.
+
+Each null keeps what a measure is not about and breaks what it is about:
+
+labels      domains of requests are exchanged: no domain differs from another
+experts     experts are renamed, in each domain and layer on its own: a domain keeps its
+            concentration, domains agree by chance
+uniform     each token chooses its k experts evenly and on its own
+swaps       tokens of a layer exchange choices, so that each expert keeps its load and each token
+            k experts: who is chosen together is chance
+order       tokens of a request change places, in all layers alike: what follows what is chance
+token_ids   tokens exchange their ids, in all layers alike: who is chosen for what is chance
+pairs       tokens of the second run change places, across requests: nothing is compared with its
+            like
+runs        requests exchange their runs: the runs do not differ
+"""
+
+from collections.abc import Callable, Iterable
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tracer.analysis.measures.inputs import OTHER, frame_of, replace
+
+__all__ = ["NULLS", "Redraw", "drawn_requests"]
+
+Ints = npt.NDArray[np.int64]
+Rng = np.random.Generator
+_SWAPS = 16  # exchanges per choice that make a draw; after about 4 nothing is left to see
+
+
+class Redraw:
+    """Draws relations of one connection, again and again; ``restore`` puts the recorded ones back.
+
+    They must be held in memory (``make_inputs(keep=True)``).
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, reads: Iterable[str]) -> None:
+        self._con = con
+        made = {
+            name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()
+        }
+        self._recorded: dict[str, pl.DataFrame] = {}
+        self._made = made
+        self.reads = tuple(reads)
+
+    def recorded(self, name: str) -> pl.DataFrame:
+        """The relation as it was recorded, in a fixed order."""
+        if name not in self._recorded:
+            self._recorded[name] = frame_of(self._con, name)
+        return self._recorded[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the measure needs the relation."""
+        return name in self._made
+
+    def put(self, name: str, frame: pl.DataFrame) -> None:
+        """Let ``frame`` stand for the relation."""
+        self.recorded(name)
+        replace(self._con, name, frame)
+
+    def restore(self) -> None:
+        """Put the recorded relations back."""
+        for name, frame in self._recorded.items():
+            replace(self._con, name, frame)
+
+
+def drawn_requests(redraw: Redraw, rng: Rng) -> None:
+    """Requests drawn anew with replacement, as many of each domain as there are.
+
+    Where there are two runs, the same requests are drawn of both.
+    """
+    requests = redraw.recorded("scoped_requests")
+    domain = _numbered(requests["domain"])
+    order = np.argsort(domain, kind="stable")
+    chosen = np.empty(requests.height, dtype=np.int64)
+    first = 0
+    for size in np.bincount(domain):
+        chosen[first : first + size] = order[first + rng.integers(0, size, size)]
+        first += size
+    copies = pl.int_range(pl.len()).over("origin").cast(pl.String)
+    drawn = requests[chosen].with_columns(request_id=pl.col("origin") + "#" + copies)
+    redraw.put("scoped_requests", drawn)
+    if redraw.has(f"{OTHER}scoped_requests"):
+        other = redraw.recorded(f"{OTHER}scoped_requests")
+        names = drawn.select("origin", drawn_id="request_id")
+        redraw.put(
+            f"{OTHER}scoped_requests",
+            other.join(names, on="origin", maintain_order="left")
+            .with_columns(request_id="drawn_id")
+            .select(other.columns),
+        )
+
+
+def _labels(redraw: Redraw, rng: Rng) -> None:
+    requests = redraw.recorded("scoped_requests")
+    shuffled = requests["domain"][rng.permutation(requests.height)]
+    redraw.put("scoped_requests", requests.with_columns(domain=shuffled))
+
+
+def _experts(redraw: Redraw, rng: Rng) -> None:
+    requests = redraw.recorded("scoped_requests").select("origin", "domain")
+    names = redraw.recorded("scoped_requests")["domain"].unique().sort()
+    entries = redraw.recorded("usage_entries")
+    frame = entries.join(requests, on="origin", maintain_order="left")
+    domain = names.search_sorted(frame["domain"]).to_numpy().astype(np.int64)
+    layers = entries["layer_id"].to_numpy().astype(np.int64)
+    num_experts = _model(redraw)[0]
+    shape = len(names), int(layers.max()) + 1, num_experts
+    renamed = rng.permuted(np.broadcast_to(np.arange(num_experts), shape), axis=-1)
+    ids = renamed[domain, layers, entries["expert_id"].to_numpy().astype(np.int64)]
+    redraw.put("usage_entries", _with_ids(entries, ids))
+
+
+def _uniform(redraw: Redraw, rng: Rng) -> None:
+    num_experts, top_k = _model(redraw)
+    if redraw.has("routing_entries"):
+        entries = redraw.recorded("routing_entries")
+        ids = _random_choices(rng, entries.height, num_experts, top_k)
+        redraw.put("routing_entries", entries.with_columns(expert_ids=_lists(entries, ids)))
+    if redraw.has("usage_entries"):
+        entries = redraw.recorded("usage_entries")
+        redraw.put("usage_entries", _uniform_usage(entries, rng, num_experts, top_k))
+
+
+def _uniform_usage(entries: pl.DataFrame, rng: Rng, num_experts: int, top_k: int) -> pl.DataFrame:
+    """As many tokens of each request and layer; each choice has the mean weight of its layer."""
+    sums = entries.group_by("origin", "layer_id", maintain_order=True).agg(
+        pl.col("num_choices").sum(), pl.col("weight_sum").sum()
+    )
+    tokens = sums["num_choices"].to_numpy() // top_k
+    owner = np.repeat(np.arange(len(tokens)), tokens)
+    ids = _random_choices(rng, len(owner), num_experts, top_k)
+    cells = owner[:, None] * num_experts + ids
+    counts = np.bincount(cells.ravel(), minlength=len(tokens) * num_experts)
+    (used,) = np.nonzero(counts)
+    row, expert = np.divmod(used, num_experts)
+    mean = (sums["weight_sum"] / sums["num_choices"]).to_numpy()
+    return pl.DataFrame(
+        {
+            "origin": sums["origin"][row],
+            "layer_id": sums["layer_id"][row],
+            "expert_id": expert.astype(np.int16),
+            "num_choices": counts[used],
+            "weight_sum": counts[used] * mean[row],
+        }
+    )
+
+
+def _swaps(redraw: Redraw, rng: Rng) -> None:
+    entries = redraw.recorded("routing_entries")
+    ids = _ids_of(entries)
+    layers = entries["layer_id"].to_numpy()
+    drawn = np.empty_like(ids)
+    for layer in np.unique(layers):
+        (rows,) = np.nonzero(layers == layer)
+        drawn[rows] = _swapped(ids[rows], rng)
+    redraw.put("routing_entries", entries.with_columns(expert_ids=_lists(entries, drawn)))
+
+
+def _swapped(ids: Ints, rng: Rng) -> Ints:
+    """Choices [n, k] after random exchanges between pairs of rows; none twice in a row.
+
+    Source: checkerboard swaps of 0/1 tables with fixed margins (Connor and Simberloff 1979).
+    """
+    ids = ids.copy()
+    half = len(ids) // 2
+    for _ in range(_SWAPS * ids.shape[1]):
+        order = rng.permutation(len(ids))
+        one, two = order[:half], order[half : 2 * half]
+        slot_one, slot_two = rng.integers(0, ids.shape[1], (2, half))
+        first, second = ids[one, slot_one], ids[two, slot_two]
+        held = (ids[one] == second[:, None]).any(axis=1) | (ids[two] == first[:, None]).any(axis=1)
+        ids[one[~held], slot_one[~held]] = second[~held]
+        ids[two[~held], slot_two[~held]] = first[~held]
+    return ids
+
+
+def _order(redraw: Redraw, rng: Rng) -> None:
+    entries = redraw.recorded("routing_entries")
+    places = entries.select("origin", "phase", "position").unique(maintain_order=True)
+    places = places.sort("origin", "phase", "position")
+    group = places.select(pl.struct("origin", "phase").rle_id()).to_series().to_numpy()
+    order = np.lexsort((rng.random(places.height), group))
+    moved = places.with_columns(moved=places["position"][order])
+    redraw.put(
+        "routing_entries",
+        entries.join(moved, on=["origin", "phase", "position"], maintain_order="left")
+        .with_columns(position="moved")
+        .select(entries.columns),
+    )
+
+
+def _token_ids(redraw: Redraw, rng: Rng) -> None:
+    tokens = redraw.recorded("token_entries")
+    shuffled = tokens["token_id"][rng.permutation(tokens.height)]
+    redraw.put("token_entries", tokens.with_columns(token_id=shuffled))
+
+
+def _other_pairs(redraw: Redraw, rng: Rng) -> None:
+    name = f"{OTHER}routing_entries"
+    entries = redraw.recorded(name)
+    places = entries.select("origin", "position").unique().sort("origin", "position")
+    moved = places[rng.permutation(places.height)].rename(
+        {"origin": "new_origin", "position": "new_position"}
+    )
+    redraw.put(
+        name,
+        entries.join(places.hstack(moved), on=["origin", "position"], maintain_order="left")
+        .with_columns(origin="new_origin", position="new_position")
+        .select(entries.columns),
+    )
+
+
+def _runs(redraw: Redraw, rng: Rng) -> None:
+    origins = redraw.recorded("scoped_requests")["origin"]
+    swapped = origins.filter(pl.Series(rng.integers(0, 2, len(origins)) == 1)).implode()
+    for name in ("usage_entries", "routing_entries"):
+        if not redraw.has(name):
+            continue
+        one, two = redraw.recorded(name), redraw.recorded(f"{OTHER}{name}")
+        moves = pl.col("origin").is_in(swapped)
+        redraw.put(name, pl.concat([one.filter(~moves), two.filter(moves)]))
+        redraw.put(f"{OTHER}{name}", pl.concat([two.filter(~moves), one.filter(moves)]))
+
+
+NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
+    "labels": _labels,
+    "experts": _experts,
+    "uniform": _uniform,
+    "swaps": _swaps,
+    "order": _order,
+    "token_ids": _token_ids,
+    "pairs": _other_pairs,
+    "runs": _runs,
+}
+
+
+def _model(redraw: Redraw) -> tuple[int, int]:
+    """(E, k)."""
+    row = redraw.recorded("asked").row(0, named=True)
+    return row["num_experts"], row["top_k"]
+
+
+def _random_choices(rng: Rng, rows: int, num_experts: int, top_k: int) -> Ints:
+    """K different experts for each row, evenly: int64 [rows, k].
+
+    Source: Floyd's sampling without replacement (Bentley and Floyd 1987).
+    """
+    ids = np.full((rows, top_k), -1)
+    for column, last in enumerate(range(num_experts - top_k, num_experts)):
+        picked = rng.integers(0, last + 1, rows)
+        there = (ids[:, :column] == picked[:, None]).any(axis=1)
+        ids[:, column] = np.where(there, last, picked)
+    return ids
+
+
+def _ids_of(entries: pl.DataFrame) -> Ints:
+    ids = entries["expert_ids"].explode().to_numpy().astype(np.int64)
+    return ids.reshape(entries.height, -1)
+
+
+def _lists(entries: pl.DataFrame, ids: Ints) -> pl.Series:
+    kind = entries.schema["expert_ids"]
+    return pl.Series(ids, dtype=pl.Array(pl.Int64, ids.shape[1])).cast(kind)
+
+
+def _with_ids(entries: pl.DataFrame, ids: Ints) -> pl.DataFrame:
+    kind = entries.schema["expert_id"]
+    return entries.with_columns(expert_id=pl.Series(ids).cast(kind))
+
+
+def _numbered(names: pl.Series) -> Ints:
+    """Place of each name among all, ascending."""
+    return (names.rank("dense").cast(pl.Int64) - 1).to_numpy()
