@@ -14,6 +14,7 @@ from tracer.cli import cli
 from tracer.schema import TABLES, table_schema
 
 HEADER_WORDS = ("reads", "binds", "yields", "order")
+OTHER_WORDS = ("source", "asks", "key", "values", "null")
 # Places of one machine; /data is the working folder of the images.
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/~$}-])/(?:Users|etc|home|mnt|opt|root|srv|tmp|usr|var|work)(?![\w-])"
@@ -107,7 +108,7 @@ def split_header(text):
     length = next(n for n, line in enumerate(lines) if not line.startswith("--"))
     sections, word = {}, "title"
     for line in lines[:length]:
-        match = re.match(rf"-- ({'|'.join((*HEADER_WORDS, 'source'))})\b(.*)", line)
+        match = re.match(rf"-- ({'|'.join((*HEADER_WORDS, *OTHER_WORDS))})\b(.*)", line)
         word = match[1] if match else word
         sections[word] = f"{sections.get(word, '')} {match[2] if match else line[2:]}".strip()
     return sections, "\n".join(lines[length:])
@@ -119,7 +120,7 @@ def test_every_query_has_a_header_that_is_true(repository):
     for path in files:
         sections, sql = split_header(path.read_text(encoding="utf-8"))
         name = path.relative_to(repository / "queries").with_suffix("").as_posix()
-        title = name.removeprefix("views/")
+        title = name.removeprefix("views/").removeprefix("measures/")
         assert sections["title"].startswith(f"{title}: "), name
         assert [word for word in HEADER_WORDS if not sections.get(word)] == [], name
         binds = set(re.findall(r"\$\w+", sections["binds"]))
