@@ -15,7 +15,8 @@ pairs       tokens of the second run change places, across requests: nothing is 
 runs        requests exchange their runs: the runs do not differ
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import cast
 
 import duckdb
 import numpy as np
@@ -37,14 +38,11 @@ class Redraw:
     They must be held in memory (``make_inputs(keep=True)``).
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, reads: Iterable[str]) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
-        made = {
-            name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()
-        }
+        tables = con.execute("select table_name from duckdb_tables()").fetchall()
+        self._made = {name for (name,) in tables}
         self._recorded: dict[str, pl.DataFrame] = {}
-        self._made = made
-        self.reads = tuple(reads)
 
     def recorded(self, name: str) -> pl.DataFrame:
         """The relation as it was recorded, in a fixed order."""
@@ -102,16 +100,30 @@ def _labels(redraw: Redraw, rng: Rng) -> None:
 
 def _experts(redraw: Redraw, rng: Rng) -> None:
     requests = redraw.recorded("scoped_requests").select("origin", "domain")
-    names = redraw.recorded("scoped_requests")["domain"].unique().sort()
-    entries = redraw.recorded("usage_entries")
-    frame = entries.join(requests, on="origin", maintain_order="left")
-    domain = names.search_sorted(frame["domain"]).to_numpy().astype(np.int64)
-    layers = entries["layer_id"].to_numpy().astype(np.int64)
+    names = requests["domain"].unique().sort()
     num_experts = _model(redraw)[0]
-    shape = len(names), int(layers.max()) + 1, num_experts
+    layers = max(
+        int(cast("int", redraw.recorded(name)["layer_id"].max()))
+        for name in ("usage_entries", "routing_entries")
+        if redraw.has(name)
+    )
+    shape = len(names), layers + 1, num_experts
     renamed = rng.permuted(np.broadcast_to(np.arange(num_experts), shape), axis=-1)
-    ids = renamed[domain, layers, entries["expert_id"].to_numpy().astype(np.int64)]
-    redraw.put("usage_entries", _with_ids(entries, ids))
+
+    def places(entries: pl.DataFrame) -> tuple[Ints, Ints]:
+        domains = entries.join(requests, on="origin", maintain_order="left")["domain"]
+        layer = entries["layer_id"].to_numpy().astype(np.int64)
+        return names.search_sorted(domains).to_numpy().astype(np.int64), layer
+
+    if redraw.has("usage_entries"):
+        entries = redraw.recorded("usage_entries")
+        ids = renamed[*places(entries), entries["expert_id"].to_numpy().astype(np.int64)]
+        redraw.put("usage_entries", _with_ids(entries, ids))
+    if redraw.has("routing_entries"):
+        entries = redraw.recorded("routing_entries")
+        domain, layer = places(entries)
+        ids = renamed[domain[:, None], layer[:, None], _ids_of(entries)]
+        redraw.put("routing_entries", entries.with_columns(expert_ids=_lists(entries, ids)))
 
 
 def _uniform(redraw: Redraw, rng: Rng) -> None:
@@ -202,14 +214,13 @@ def _token_ids(redraw: Redraw, rng: Rng) -> None:
 def _other_pairs(redraw: Redraw, rng: Rng) -> None:
     name = f"{OTHER}routing_entries"
     entries = redraw.recorded(name)
-    places = entries.select("origin", "position").unique().sort("origin", "position")
-    moved = places[rng.permutation(places.height)].rename(
-        {"origin": "new_origin", "position": "new_position"}
-    )
+    place = ["origin", "phase", "position"]
+    places = entries.select(place).unique().sort(place)
+    moved = places[rng.permutation(places.height)].rename({name: f"new_{name}" for name in place})
     redraw.put(
         name,
-        entries.join(places.hstack(moved), on=["origin", "position"], maintain_order="left")
-        .with_columns(origin="new_origin", position="new_position")
+        entries.join(places.hstack(moved), on=place, maintain_order="left")
+        .with_columns(pl.col(f"new_{column}").alias(column) for column in place)
         .select(entries.columns),
     )
 

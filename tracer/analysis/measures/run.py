@@ -126,7 +126,7 @@ def _with_draws(
     draws: list[Callable[[Redraw, np.random.Generator], None]] = [drawn_requests]
     if measure.null is not None:
         draws.insert(0, NULLS[measure.null])
-    redraw = Redraw(con, measure.reads)
+    redraw = Redraw(con)
     total, done = settings.draws * len(draws), 0
     found: list[dict[str, list[np.ndarray]]] = []
     for number, draw in enumerate(draws):
