@@ -11,7 +11,16 @@ join (
     select distinct origin, num_prompt_tokens
     from scoped_requests
 ) as scoped on router_logits.request_id = scoped.origin
-where asked.tokens = 'all'
-    or (asked.tokens = 'prompt' and router_logits.position < scoped.num_prompt_tokens)
-    or (asked.tokens = 'generated' and router_logits.position >= scoped.num_prompt_tokens)
-    or (asked.tokens = 'last-prompt' and router_logits.position = scoped.num_prompt_tokens - 1)
+where (
+        asked.tokens = 'all'
+        or (asked.tokens = 'prompt' and router_logits.position < scoped.num_prompt_tokens)
+        or (asked.tokens = 'generated' and router_logits.position >= scoped.num_prompt_tokens)
+        or (asked.tokens = 'last-prompt' and router_logits.position = scoped.num_prompt_tokens - 1)
+    )
+    and not (
+        router_logits.position < asked.template_prefix
+        or (
+            router_logits.position < scoped.num_prompt_tokens
+            and router_logits.position >= scoped.num_prompt_tokens - asked.template_suffix
+        )
+    )

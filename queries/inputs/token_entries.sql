@@ -11,6 +11,15 @@ join (
     select distinct origin, num_prompt_tokens
     from scoped_requests
 ) as scoped on tokens.request_id = scoped.origin
-where asked.tokens = 'all'
-    or tokens.phase = asked.tokens
-    or (asked.tokens = 'last-prompt' and tokens.position = scoped.num_prompt_tokens - 1)
+where (
+        asked.tokens = 'all'
+        or tokens.phase = asked.tokens
+        or (asked.tokens = 'last-prompt' and tokens.position = scoped.num_prompt_tokens - 1)
+    )
+    and not (
+        tokens.position < asked.template_prefix
+        or (
+            tokens.position < scoped.num_prompt_tokens
+            and tokens.position >= scoped.num_prompt_tokens - asked.template_suffix
+        )
+    )

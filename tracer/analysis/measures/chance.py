@@ -11,6 +11,7 @@ from tracer.analysis.bootstrap import percentile_interval
 __all__ = ["adjusted_probability", "aligned", "chance_columns", "interval_columns", "probability"]
 
 Floats = npt.NDArray[np.float64]
+_ROUNDING = 1e-12  # of sums
 
 
 def aligned(observed: pl.DataFrame, key: Sequence[str], draw: pl.DataFrame, value: str) -> Floats:
@@ -47,24 +48,29 @@ def probability(observed: Floats, drawn: Floats) -> Floats:
 def adjusted_probability(observed: Floats, drawn: Floats) -> Floats:
     """``probability`` corrected for looking at all rows at once, [rows].
 
-    The share of draws in which any row lies as far from its own mean, in its own standard
-    deviations, as the observed row does: the rate of any false finding among all rows is held.
-    A row that does not vary under chance is left out of the maximum; if the observed value
-    differs from it, its probability is 1 over draws + 1.
+    The share of draws in which any row lies as far from the row's mean, in the row's standard
+    deviations, as the observed one does: the rate of any false finding among all rows is held.
+    Mean and deviation are of the draws and the observed value together. Without it 99 draws would
+    find 20 rows that are chance alone in 6.8 %, not 5 %, of all cases. A row that never varies is
+    left out.
 
-    Source: Westfall and Young (1993), single-step max-T.
+    Args:
+        observed: [rows].
+        drawn: [draws, rows], NaN where a draw has no such row.
+
+    Source: Westfall and Young (1993), Resampling-based multiple testing, single-step max-T.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        center, spread = np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0)
-        fixed = spread <= 1e-12 * np.maximum(np.abs(center), 1)
-        scale = np.where(fixed, np.nan, spread)
-        far = np.abs(drawn - center) / scale
-        seen = np.abs(observed - center) / scale
-    most = np.nanmax(np.where(np.isnan(far), -np.inf, far), axis=1, initial=-np.inf)
-    share: Floats = ((most[:, None] >= seen).sum(axis=0) + 1) / (len(drawn) + 1)
-    same = np.abs(observed - center) <= 1e-9 * np.maximum(np.abs(center), 1)
-    share = np.where(fixed, np.where(same, 1.0, 1 / (len(drawn) + 1)), share)
-    return np.where(np.isnan(observed) | np.isnan(center), np.nan, share)
+    every = np.vstack([observed, drawn])
+    there = ~np.isnan(every)
+    count = np.maximum(there.sum(axis=0), 1)
+    center = np.nansum(every, axis=0) / count
+    spread = np.sqrt(np.nansum((every - center) ** 2, axis=0) / count)
+    varies = spread > _ROUNDING * np.maximum(np.abs(center), 1)
+    scale = np.where(varies, spread, 1)
+    far = np.where(there & varies, np.abs(every - center) / scale, 0)
+    most = far.max(axis=1, initial=0)
+    share: Floats = (most[:, None] >= far[0] - _ROUNDING).mean(axis=0)
+    return np.where(there[0] & there[1:].any(axis=0), share, np.nan)
 
 
 def chance_columns(name: str, observed: Floats, drawn: Floats, level: float) -> dict[str, Floats]:

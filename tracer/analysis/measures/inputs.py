@@ -40,6 +40,7 @@ class Asked:
     run: its row of `runs`
     tokens: one of ``TOKEN_SCOPES``
     domains: new domain by old domain or subject
+    exclude_template: leaves out the tokens that begin and end all prompts
     requests: most requests to take, a random choice where there are more; None takes all
     seed: of that choice
     """
@@ -47,6 +48,7 @@ class Asked:
     run: Mapping[str, object]
     tokens: str
     domains: Mapping[str, str]
+    exclude_template: bool = False
     requests: int | None = None
     seed: int = 0
 
@@ -96,9 +98,13 @@ def make_inputs(
     run_id = str(asked.run["run_id"])
     _refuse_unrecorded(con, names, run_id)
     row = {name: asked.run[name] for name in ("run_id", "num_experts", "top_k", "moe_layers")}
-    replace(con, f"{prefix}asked", pl.DataFrame([{**row, "tokens": asked.tokens}]))
+    row |= {"tokens": asked.tokens, "template_prefix": 0, "template_suffix": 0}
+    replace(con, f"{prefix}asked", pl.DataFrame([row]))
+    if asked.exclude_template and "usage_entries" in names:
+        names.insert(names.index("usage_entries"), "routing_entries")
     for name in dict.fromkeys([_REQUESTS, *names]):
-        text = _renamed(query_text(f"inputs/{name}"), prefix)
+        instead = asked.exclude_template and name == "usage_entries"
+        text = _renamed(query_text(f"inputs/{'usage_of_rows' if instead else name}"), prefix)
         if name == _REQUESTS:
             found = con.sql(text, params={"domains": json.dumps(dict(asked.domains))}).pl()
             if found.is_empty():
@@ -107,6 +113,9 @@ def make_inputs(
                     "choose others with --tokens.",
                 )
             replace(con, f"{prefix}{name}", _some(found, asked))
+            if asked.exclude_template:
+                lengths = con.sql(_renamed(query_text("inputs/template_lengths"), prefix)).pl()
+                replace(con, f"{prefix}asked", pl.DataFrame([row | lengths.row(0, named=True)]))
         elif name.endswith("_entries") and not keep:
             con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
         elif name.endswith("_entries"):

@@ -27,6 +27,7 @@ class Settings:
 
     tokens: last-prompt, prompt, generated, or all
     domains: new domain by old domain or subject
+    exclude_template: leaves out tokens that begin and end all prompts, as a chat template's do
     draws: of chance, and as many of requests for intervals; 0 has neither
     seed: of all draws and of the choice of requests
     level: of intervals and bands, such as 0.95
@@ -35,6 +36,7 @@ class Settings:
 
     tokens: str = "all"
     domains: Mapping[str, str] | None = None
+    exclude_template: bool = False
     draws: int = 99
     seed: int = 0
     level: float = 0.95
@@ -100,7 +102,12 @@ def run_measure(
     try:
         for prefix, run in runs:
             asked = Asked(
-                run, settings.tokens, settings.domains or {}, settings.requests, settings.seed
+                run,
+                settings.tokens,
+                settings.domains or {},
+                settings.exclude_template,
+                settings.requests,
+                settings.seed,
             )
             keep = settings.draws > 0
             make_inputs(con, measure.reads, asked, prefix=prefix, keep=keep)
