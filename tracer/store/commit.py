@@ -22,8 +22,9 @@ from deltalake import CommitProperties, Transaction
 from deltalake.transaction import AddAction
 
 from tracer.schema import arrow_schema
+from tracer.store.batch_numbers import batch_app_id
 from tracer.store.delta_tables import COMMIT_TRIES, until_committed
-from tracer.store.lake import Lake, batch_app_id
+from tracer.store.lake import Lake
 from tracer.store.manifests import (
     committed_files,
     file_as_committed,

@@ -10,19 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracer import __version__
 from tracer.errors import DamagedDataError, InputError, first_line
 from tracer.records import NO_DOMAIN
 from tracer.schema import arrow_schema, table_schema
-from tracer.store.import_limits import LABEL_BYTES, MOST_RUN_BYTES, REQUEST_BYTES, Unpacked
-from tracer.store.parquet_pages import PageError, unpacked_size
+from tracer.store.import_limits import MOST_RUN_BYTES, Unpacked
+from tracer.store.limited_parquet import cast_columns, read_columns, read_limited
 
 __all__ = [
     "digest_files",
     "in_order",
-    "read_columns",
     "read_requests",
     "read_routing",
     "read_run",
@@ -33,7 +31,6 @@ __all__ = [
 
 _REQUESTS = ("request_id", "domain", "num_prompt_tokens")
 _IDS_COLUMN = "token_ids"
-_WRITE_AGAIN = "write the file again with pyarrow's, Polars' or DuckDB's usual settings."
 _TYPES = {
     "request_id": pa.string(),
     "position": pa.int32(),
@@ -159,93 +156,6 @@ def rows_of_ids(
     return pa.table(columns, schema=routing_columns())
 
 
-def read_columns(
-    path: Path, types: Mapping[str, pa.DataType], limit: Unpacked | None = None
-) -> pa.Table:
-    """Some columns of a Parquet file, in these types and without nulls.
-
-    Raises:
-        InputError: unreadable, a column missing, of another type or with empty values, or beyond
-            the limit.
-    """
-    return _cast(path, _read_parquet(path, list(types), limit or Unpacked()), types)
-
-
-def _read_parquet(
-    path: Path, needed: Sequence[str], limit: Unpacked, *, labels: bool = False
-) -> pa.Table:
-    """The needed columns, those that are texts decoded; with ``labels`` all that can be one."""
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = list(needed)
-            schema = file.schema_arrow
-            if missing := [name for name in needed if name not in schema.names]:
-                raise InputError(
-                    f"{path} lacks the column{'s' if len(missing) > 1 else ''}"
-                    f" {', '.join(missing)}",
-                    f"it needs {', '.join(needed)}.",
-                )
-            if labels:
-                columns += [
-                    field.name
-                    for field in schema
-                    if field.name not in needed
-                    and (field.name == _IDS_COLUMN or not pa.types.is_nested(field.type))
-                ]
-                per_row = REQUEST_BYTES + LABEL_BYTES * (len(columns) - len(needed))
-                limit.take(path, file.metadata.num_rows * per_row)
-            limit.take(path, unpacked_size(path, file, columns))
-            texts = [
-                field.name for field in schema if field.name in columns and _is_text(field.type)
-            ]
-        # Texts as numbers of dictionary entries: until their sum is known a million copies of one
-        # are not made.
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            table = file.read(columns=columns)
-        for place, column in enumerate(table.columns):
-            if pa.types.is_dictionary(column.type):
-                limit.take(path, sum(_text_bytes(chunk) for chunk in column.chunks))
-                plain = column.cast(column.type.value_type)
-                table = table.set_column(place, table.column_names[place], plain)
-    except PageError as error:
-        raise InputError(f"cannot read {path} as Parquet: {error}", _WRITE_AGAIN) from error
-    except (OSError, pa.ArrowException, MemoryError) as error:
-        raise InputError(f"cannot read {path} as Parquet: {first_line(error)}") from error
-    return table
-
-
-def _is_text(dtype: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(dtype)
-        or pa.types.is_large_string(dtype)
-        or pa.types.is_binary(dtype)
-        or pa.types.is_large_binary(dtype)
-    )
-
-
-def _text_bytes(chunk: pa.DictionaryArray) -> int:
-    """What its values take one by one: an entry that stands a million times, a million times."""
-    dictionary = chunk.dictionary
-    if not _is_text(dictionary.type):
-        return int(dictionary.nbytes) // max(1, len(dictionary)) * len(chunk)
-    lengths = pc.binary_length(dictionary).cast(pa.int64()).take(chunk.indices)
-    return int(pc.sum(lengths, min_count=0).as_py())
-
-
-def _cast(path: Path, table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The named columns in the given types, without nulls."""
-    arrays = []
-    for name, dtype in types.items():
-        try:
-            column = table[name].cast(dtype)
-        except (pa.ArrowException, OverflowError) as error:
-            raise InputError(f"{path}: column {name} is not {dtype}: {error}") from error
-        if column.null_count:
-            raise InputError(f"{path}: column {name} has empty values")
-        arrays.append(column.combine_chunks())
-    return pa.table(arrays, names=list(types))
-
-
 def read_requests(path: Path, limit: Unpacked | None = None) -> dict[str, dict[str, Any]]:
     """request_id -> domain, num_prompt_tokens, labels, and token_ids: int32 array or None.
 
@@ -253,8 +163,8 @@ def read_requests(path: Path, limit: Unpacked | None = None) -> dict[str, dict[s
         InputError: unreadable, empty, a column missing or of another type, or beyond the limit.
         DamagedDataError: a request twice.
     """
-    table = _read_parquet(path, _REQUESTS, limit or Unpacked(), labels=True)
-    core = _cast(
+    table = read_limited(path, _REQUESTS, limit or Unpacked(), labels=_IDS_COLUMN)
+    core = cast_columns(
         path,
         table,
         {"request_id": pa.string(), "domain": pa.string(), "num_prompt_tokens": pa.int32()},
@@ -287,7 +197,7 @@ def _token_ids(path: Path, table: pa.Table) -> Iterator[npt.NDArray[np.int32] | 
     if _IDS_COLUMN not in table.column_names:
         yield from [None] * table.num_rows
         return
-    column = _cast(path, table, {_IDS_COLUMN: pa.large_list(pa.int32())})[_IDS_COLUMN]
+    column = cast_columns(path, table, {_IDS_COLUMN: pa.large_list(pa.int32())})[_IDS_COLUMN]
     if pc.list_flatten(column).null_count:
         raise DamagedDataError(f"{path}: token_ids has empty entries")
     for chunk in column.chunks:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from tracer.errors import DamagedDataError, InputError
 from tracer.store.import_limits import Unpacked
-from tracer.store.interchange_files import read_columns, routing_columns
+from tracer.store.interchange_files import routing_columns
+from tracer.store.limited_parquet import read_columns
 
 __all__ = ["flame_files", "read_flame"]
 

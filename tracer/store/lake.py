@@ -24,6 +24,7 @@ from tracer.errors import (
     first_line,
 )
 from tracer.schema import OPTIONAL_TABLES, TABLES, arrow_schema
+from tracer.store.batch_numbers import batch_app_id, batch_of_sums, last_batches
 from tracer.store.delta_tables import (
     SCHEMA_VERSION,
     add_columns,
@@ -38,13 +39,8 @@ from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
 from tracer.store.parquet_source import arrow_source, is_outage, read_footer
 from tracer.store.storage import Lock, Storage
 
-__all__ = ["Lake", "batch_app_id", "check_run_id", "utc_now"]
+__all__ = ["Lake", "check_run_id", "utc_now"]
 
-_BATCH_OF_SUMS = re.compile(r"usage_by_domain/(?P<run>[^/]+)/(?P<number>\d{6,})-[^/]*\.parquet")
-# <batch>-<digest>, <batch> as older versions have it, or compacted/<first>-<last>-<digest>.
-_BATCH_OF_REQUESTS = re.compile(
-    r"requests/(?P<run>[^/]+)/(?:compacted/\d+-)?(?P<number>\d{6,})(?:-[0-9a-f]{8})?\.parquet"
-)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
@@ -60,11 +56,6 @@ def check_run_id(run_id: str) -> str:
             "use up to 120 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
     return run_id
-
-
-def batch_app_id(run_id: str, batch: int) -> str:
-    """Id of the transaction that commits a batch to a table."""
-    return f"{run_id}/{batch:06d}"
 
 
 def utc_now() -> datetime.datetime:
@@ -197,27 +188,21 @@ class Lake:
         last = self.last_batches()
 
         def is_whole(file: str) -> bool:
-            batch = _BATCH_OF_SUMS.fullmatch(self.storage.name_of(file))
-            if batch is None:  # merged, or of another Delta tool
-                return True
-            run_id, number = batch["run"], int(batch["number"])
-            if number <= last.get(run_id, -1):  # batches are committed one after the other
+            batch = batch_of_sums(self.storage.name_of(file))
+            # None: merged, or of another Delta tool. Batches are committed one after the other.
+            if batch is None or batch[1] <= last.get(batch[0], -1):
                 return True
             try:
-                app_id = batch_app_id(run_id, number)
-                return self.delta("requests").transaction_version(app_id) is not None
+                version = self.delta("requests").transaction_version(batch_app_id(*batch))
             except DeltaError:  # another tool has tidied the log up meanwhile
                 return True
+            return version is not None
 
         return [file for file in files if is_whole(file)]
 
     def last_batches(self) -> dict[str, int]:
         """Number of the last batch of each run whose file `requests` has, merged or not."""
-        last: dict[str, int] = {}
-        for file in self.named_files("requests"):
-            if batch := _BATCH_OF_REQUESTS.fullmatch(self.storage.name_of(file)):
-                last[batch["run"]] = max(last.get(batch["run"], -1), int(batch["number"]))
-        return last
+        return last_batches(self.storage.name_of(file) for file in self.named_files("requests"))
 
     def dataset(self, table: str, files: Sequence[str]) -> ds.Dataset | None:
         """Some files of a table for those who cannot open them by their location; else None.
