@@ -196,3 +196,10 @@ def assert_mean_of(found, simulated, draws):
     """
     error = simulated.std(axis=0) * np.sqrt(1 / draws + 1 / len(simulated))
     assert (np.abs(np.asarray(found) - simulated.mean(axis=0)) <= 5 * error + 1e-12).all()
+
+
+@pytest.fixture
+def planted(make_lake):
+    """(lake, requests) of the planted run alone, for tests of what chance leaves of the plant."""
+    requests = made_requests(3, planted=True)
+    return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K), requests
