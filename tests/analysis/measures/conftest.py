@@ -152,3 +152,54 @@ def take():
         ).frame
 
     return take
+
+
+@dataclass
+class Usage:
+    """What each request used, in each layer: requests in the order of their ids.
+
+    request, domain: text [requests]
+    counts, weights: by layer, [requests, experts]
+    """
+
+    request: np.ndarray
+    domain: np.ndarray
+    counts: dict
+    weights: dict
+
+    def some(self, chosen):
+        """That of the requests ``chosen``."""
+        return Usage(
+            self.request[chosen],
+            self.domain[chosen],
+            {layer: rows[chosen] for layer, rows in self.counts.items()},
+            {layer: rows[chosen] for layer, rows in self.weights.items()},
+        )
+
+
+def usage_of(choices, num_experts=NUM_EXPERTS):
+    """Choices of ``arrays_of`` summed by request."""
+    names, first, number = np.unique(choices.request, return_index=True, return_inverse=True)
+    counts, weights = {}, {}
+    for layer, ids in choices.ids.items():
+        counts[layer] = np.zeros((len(names), num_experts))
+        weights[layer] = np.zeros((len(names), num_experts))
+        np.add.at(counts[layer], (number[:, None], ids), 1)
+        np.add.at(weights[layer], (number[:, None], ids), choices.weights[layer])
+    return Usage(names, choices.domain[first], counts, weights)
+
+
+def assert_mean_of(found, simulated, draws):
+    """A mean of ``draws`` draws agrees with that of simulated ones [simulations, rows].
+
+    It may lie five of its own standard errors away, those of the simulation added.
+    """
+    error = simulated.std(axis=0) * np.sqrt(1 / draws + 1 / len(simulated))
+    assert (np.abs(np.asarray(found) - simulated.mean(axis=0)) <= 5 * error + 1e-12).all()
+
+
+@pytest.fixture
+def planted(make_lake):
+    """(lake, requests) of the planted run alone, for tests of what chance leaves of the plant."""
+    requests = made_requests(3, planted=True)
+    return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K), requests
