@@ -8,7 +8,7 @@
 -- Where all experts are chosen equally often, chance has a lift of E (k - 1) / (k (E - 1)), which
 -- is below 1, and a phi of -1 / (E - 1). The null keeps how often each expert is chosen, so it is
 -- right for unequal experts too. An expert that is never chosen has no share given it, no phi and
--- no lift.
+-- no lift. A model with k = 1 has no pairs.
 --
 -- asks    Which experts are chosen together, more or less often than by chance?
 -- source  OLMoE (arXiv 2409.02060) Eq. 6 for the shares given an expert; its published code counts
@@ -52,13 +52,20 @@ together as (
     group by layer_id, least(one, two), greatest(one, two)
 ),
 used as (
+    -- An expert is in k - 1 pairs of each of its tokens; that saves a second look at all tokens.
     select
-        routed_tokens.layer_id,
-        routed_tokens.expert_ids[ranks.rank] as expert_id,
-        count(*) as num_tokens
-    from routed_tokens
-    cross join ranks
-    group by routed_tokens.layer_id, routed_tokens.expert_ids[ranks.rank]
+        sides.layer_id,
+        sides.expert_id,
+        sum(sides.num_tokens) / nullif(cast(max(model.top_k) - 1 as double), 0) as num_tokens
+    from (
+        select layer_id, expert_id, num_tokens
+        from together
+        union all
+        select layer_id, second_expert_id as expert_id, num_tokens
+        from together
+    ) as sides
+    cross join model
+    group by sides.layer_id, sides.expert_id
 ),
 totals as (
     select used.layer_id, sum(used.num_tokens) / cast(max(model.top_k) as double) as num_tokens
