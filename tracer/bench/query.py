@@ -65,6 +65,12 @@ class QueryCost:
             *([s.cpu / self.choices[name] for s in self.spent[name]] for name in (mode, against))
         )
 
+    def clock(self, mode: str, against: str) -> Ratio:
+        """Time on the clock per choice of ``mode`` over that of ``against``."""
+        return paired_ratio(
+            *([s.wall / self.choices[name] for s in self.spent[name]] for name in (mode, against))
+        )
+
     def of_routing(self, table: str) -> float:
         """Bytes of a table over those of `routing`."""
         return self.sizes[table] / self.sizes["routing"]

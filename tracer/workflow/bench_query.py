@@ -36,7 +36,7 @@ _FEWEST_ROUNDS = 15
 _DRAWS, _SEED, _LEVEL = 200, 1, 0.95
 # For a billion choices: CPU seconds, times the rollup, million choices a second and core.
 _MOST_S, _MOST_BOOTSTRAP_S, _LEAST_RATIO, _LEAST_SPEED = 2, 20, 50, 25
-_LEAST_PAIRS_RATIO = 10  # of pandas' CPU time per choice to that of the query
+_LEAST_PAIRS_RATIO = 10  # of pandas' time on the clock per choice to that of the query
 _PAIRS = "co_activation"
 _PAIR_MODES = ("pairs", "pairs_numpy", "pairs_pandas")
 _MODES = ("rollup", "bootstrap", "rows", "numpy", "pandas", *_PAIR_MODES)
@@ -110,10 +110,12 @@ class QueryReport:
         cost = self.cost
         lines = []
         if "pairs_pandas" in cost.spent:
-            ratio = cost.cost("pairs_pandas", "pairs")
-            between = f"{ratio.median:,.1f} [{ratio.low:,.1f}, {ratio.high:,.1f}]"
+            clock, cpu = (
+                f"{ratio.median:,.1f} [{ratio.low:,.1f}, {ratio.high:,.1f}]"
+                for ratio in (kind("pairs_pandas", "pairs") for kind in (cost.clock, cost.cost))
+            )
             goal = f"pairs: at least {_LEAST_PAIRS_RATIO} times as fast as pandas per choice"
-            lines.append(f"{goal}, here {between}")
+            lines.append(f"{goal}, here {clock} on the clock, {cpu} by CPU time")
         held = ", ".join(
             f"{mode} {cost.peaks[mode] / 1e6:,.0f} MB for {cost.choices[mode]:,} choices"
             for mode in cost.peaks
@@ -150,9 +152,11 @@ class QueryReport:
                 figures[f"rows_vs_{mode}_cpu_ratio"] = against and against.rounded
                 figures[f"rows_vs_{mode}_cpu_ratio_interval"] = against and against.interval
             if mode in {"pairs_numpy", "pairs_pandas"}:
-                against = cost.cost(mode, "pairs") if there else None
-                figures[f"{mode}_vs_pairs_cpu_ratio"] = against and against.rounded
-                figures[f"{mode}_vs_pairs_cpu_ratio_interval"] = against and against.interval
+                for name, kind in (("cpu", cost.cost), ("wall", cost.clock)):
+                    against = kind(mode, "pairs") if there else None
+                    figures[f"{mode}_vs_pairs_{name}_ratio"] = against and against.rounded
+                    interval = against and against.interval
+                    figures[f"{mode}_vs_pairs_{name}_ratio_interval"] = interval
             if mode in _PAIR_MODES:
                 figures[f"{mode}_peak_bytes"] = cost.peaks.get(mode)
         for table, size in cost.sizes.items():
@@ -193,8 +197,13 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
     con = connect(lake)
     first = run_query(con, "eci", **binds)
     opened = watch.read()
-    _same_answer(first, run_query(con, "eci_from_choices", **binds))
     run = lake.run(_RUN)
+    make_inputs(con, measure_named(_PAIRS).reads, Asked(run, "all", {}))
+    pairs = {"pairs": lambda: run_query(con, f"measures/{_PAIRS}"), **pairs_in_memory(made)}
+    # Before anything else asks for much: memory that was held once is not always given back.
+    peaks = {mode: peak_bytes(turn) for mode, turn in pairs.items()}
+    _same_pairs(pairs["pairs"](), pairs["pairs_numpy"](), batches)
+    _same_answer(first, run_query(con, "eci_from_choices", **binds))
 
     def layers(draws: int) -> tuple[tuple[str, ...], Iterator[LayerDraws]]:
         found = bootstrap_usage(con, run, draws=draws, seed=_SEED, tokens="all")
@@ -205,10 +214,6 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
             percentile_interval(layer.drawn.eci(model.top_k), _LEVEL)
 
     _same_shares(first, *layers(1), model.top_k)
-    make_inputs(con, measure_named(_PAIRS).reads, Asked(run, "all", {}))
-    pairs = {"pairs": lambda: run_query(con, f"measures/{_PAIRS}"), **pairs_in_memory(made)}
-    _same_pairs(pairs["pairs"](), pairs["pairs_numpy"](), batches)
-    peaks = {mode: peak_bytes(turn) for mode, turn in pairs.items()}
     turns = {
         "rollup": lambda: run_query(con, "eci", **binds),
         "bootstrap": intervals,
