@@ -3,6 +3,8 @@
 import json
 import math
 import sys
+import time
+from dataclasses import replace
 from statistics import median
 
 import duckdb
@@ -13,7 +15,13 @@ import pytest
 from tracer.analysis.bootstrap import LayerDraws, Usage
 from tracer.bench.loads import Spent
 from tracer.bench.made_routing import MADE_MODELS, make_routing
-from tracer.bench.query import QueryCost, take_turns, turns_in_memory
+from tracer.bench.query import (
+    QueryCost,
+    pairs_in_memory,
+    peak_bytes,
+    take_turns,
+    turns_in_memory,
+)
 from tracer.errors import DamagedDataError
 from tracer.workflow import bench_query
 from tracer.workflow.bench_query import QueryReport
@@ -45,7 +53,10 @@ def test_a_run_is_made_asked_and_kept(tracer, monkeypatch):
     assert figures["batches"] == 4
     assert figures["bootstrap_cpu_s"] > 0
     assert figures["choices"] == 4 * 196 * 128
-    assert figures["numpy_choices"] == 196 * 128
+    assert figures["numpy_choices"] == figures["pairs_pandas_choices"] == 196 * 128
+    assert figures["pairs_choices"] == 4 * 196 * 128
+    assert figures["pairs_pandas_vs_pairs_cpu_ratio"] > 0
+    assert figures["pairs_pandas_peak_bytes"] >= 0
     count = "select count(*) from read_parquet('big/routing/*/*.parquet')"
     assert duckdb.sql(count).fetchall() == [(4 * 196 * 16,)]
     assert tracer("verify", "--lake", "big").exit_code == 0
@@ -68,9 +79,36 @@ def test_numpy_and_pandas_sum_what_the_rows_say():
     assert found["size"].sum() == made.num_choices
 
 
+def test_numpy_and_pandas_count_the_same_pairs():
+    """300 tokens have 28 pairs in each of 16 layers; an expert goes with itself when chosen."""
+    made = make_routing(MADE_MODELS["olmoe"], 300)
+    turns = pairs_in_memory(made)
+    counts = turns["pairs_numpy"]()
+    found = turns["pairs_pandas"]()
+    assert found.sum() == 16 * 300 * 28
+    layer, one, two = (found.index.get_level_values(level) for level in range(3))
+    assert (one < two).all()
+    assert np.array_equal(counts[layer, one, two], found)
+    assert np.array_equal(counts, counts.transpose(0, 2, 1))
+    of_one = turns_in_memory(made)["numpy"]()[0].sum(axis=1)
+    assert np.array_equal(np.einsum("lee->le", counts), of_one)
+
+
 def test_without_pandas_there_is_no_turn_of_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    assert set(turns_in_memory(make_routing(MADE_MODELS["olmoe"], 50))) == {"numpy"}
+    made = make_routing(MADE_MODELS["olmoe"], 50)
+    assert set(turns_in_memory(made)) == {"numpy"}
+    assert set(pairs_in_memory(made)) == {"pairs_numpy"}
+
+
+def test_peak_memory_is_what_a_turn_holds_while_it_runs():
+    def turn():
+        held = np.ones(80_000_000, dtype=np.uint8)
+        time.sleep(0.1)
+        return int(held[0])
+
+    assert 70e6 < peak_bytes(turn) < 400e6
+    assert peak_bytes(lambda: None) < 40e6
 
 
 def test_every_turn_is_taken_once_a_round_and_once_before():
@@ -105,20 +143,32 @@ def test_shares_of_usage_that_differ_are_no_figures():
             bench_query._same_shares(sums.with_columns(eci=pl.Series(eci)), ["a"], layers, 1)
 
 
+def test_pairs_that_differ_are_no_figures():
+    """Experts 0 and 1 of layer 0, for three tokens in each of two batches."""
+    pairs = {"layer_id": [0], "expert_id": [0], "second_expert_id": [1]}
+    counts = np.array([[[4, 3], [3, 5]]])
+    bench_query._same_pairs(pl.DataFrame({**pairs, "num_tokens": [6]}), counts, 2)
+    with pytest.raises(DamagedDataError, match="does not count the pairs"):
+        bench_query._same_pairs(pl.DataFrame({**pairs, "num_tokens": [5]}), counts, 2)
+
+
 @pytest.fixture
 def report():
     """16 million choices in two shards: rows 2, 4 s; rollup a hundredth, bootstrap a fifth of
-    that; numpy one shard. On the clock twice as long."""
+    that; numpy one shard; pairs twice what rows take. On the clock twice as long."""
     cpu = {
         "rollup": [0.02, 0.04],
         "bootstrap": [0.4, 0.8],
         "rows": [2.0, 4.0],
         "numpy": [0.5, 1.0],
+        "pairs": [4.0, 8.0],
+        "pairs_numpy": [3.0, 6.0],
     }
     spent = {mode: [Spent(one, 2 * one) for one in times] for mode, times in cpu.items()}
-    choices = dict.fromkeys(cpu, 16_000_000) | {"numpy": 8_000_000}
+    choices = dict.fromkeys(cpu, 16_000_000) | dict.fromkeys(["numpy", "pairs_numpy"], 8_000_000)
     sizes = {"routing": 1000, "tokens": 10, "usage": 50, "usage_by_domain": 25}
-    cost = QueryCost(125_000, 340, 2, choices, Spent(0.2, 0.3), spent, sizes)
+    peaks = {"pairs": 30_000_000, "pairs_numpy": 20_000_000}
+    cost = QueryCost(125_000, 340, 2, choices, Spent(0.2, 0.3), spent, sizes, peaks)
     return QueryReport(2, cost)
 
 
@@ -131,16 +181,35 @@ def test_figures_are_per_choice_and_null_where_nothing_ran(report):
     assert figures["bootstrap_wall_s"] == 1.2
     assert figures["usage_of_routing"] == 0.05
     assert figures["usage_by_domain_of_routing"] == 0.025
+    assert figures["pairs_numpy_vs_pairs_cpu_ratio"] == 1.5
+    assert figures["pairs_numpy_vs_pairs_wall_ratio"] == 1.5
+    assert figures["pairs_peak_bytes"] == 30_000_000
     assert {name for name in figures if "pandas" in name and figures[name] is not None} == set()
 
 
 def test_the_table_has_what_ran_and_says_what_did_not(report):
     columns, rows = report.table()
-    assert [len(row) for row in rows] == [len(columns)] * 4
-    assert [row[-1] for row in rows] == ["0.01000", "0.20000", "", "0.50000"]
+    assert [len(row) for row in rows] == [len(columns)] * 6
+    last = ["0.01000", "0.20000", "", "0.50000", "2.00000", "3.00000"]
+    assert [row[-1] for row in rows] == last
     told = "\n".join(report.notes())
     assert "rows cost 100 [100, 100] times" in told
     assert "pandas is not installed" in told
+    assert "pairs 30 MB for 16,000,000 choices, pairs_numpy 20 MB for 8,000,000" in told
+    assert "as fast as pandas" not in told
+
+
+def test_the_goal_of_pairs_stands_beside_what_was_measured(report):
+    """Pandas takes 20 and 40 s for half the choices: ten times the CPU time of the query for each.
+
+    On the clock the query takes 8 and 16 s, so pandas takes five times as long."""
+    cost = report.cost
+    times = [Spent(20.0, 20.0), Spent(40.0, 40.0)]
+    spent = {**cost.spent, "pairs_pandas": times}
+    choices = {**cost.choices, "pairs_pandas": 8_000_000}
+    told = QueryReport(2, replace(cost, spent=spent, choices=choices)).notes()
+    goal = "pairs: at least 10 times as fast as pandas per choice"
+    assert f"{goal}, here 5.0 [5.0, 5.0] on the clock, 10.0 [10.0, 10.0] by CPU time" in told
 
 
 def test_goals_stand_beside_what_was_measured(report):

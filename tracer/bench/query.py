@@ -1,12 +1,17 @@
 """What an answer costs from rollups and from rows, beside the same sums over arrays in memory.
 
 The questions themselves are asked by whoever calls this: here are turns, clocks and what numpy and
-pandas take for the choices of one shard that lie in memory, decoded, with numbers for domains.
+pandas take for the choices of one shard that lie in memory, decoded, with numbers for domains and
+tokens.
 """
 
 import random
-from collections.abc import Callable, Mapping
+import resource
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,17 +22,20 @@ from tracer.bench.loads import Spent, Stopwatch
 from tracer.bench.made_routing import NUM_DOMAINS, MadeRouting
 from tracer.bench.ratios import Ratio, paired_ratio
 
-__all__ = ["QueryCost", "take_turns", "turns_in_memory"]
+__all__ = ["QueryCost", "pairs_in_memory", "peak_bytes", "take_turns", "turns_in_memory"]
+
+_SAMPLE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class QueryCost:
     """Time of each round by mode, and sizes.
 
-    Modes are rollup, bootstrap, rows, numpy, and pandas where there is one.
+    Modes are rollup, bootstrap, rows, numpy, pairs, pairs_numpy, and where there is pandas also
+    pandas and pairs_pandas.
 
     choices: that a turn of a mode is about; first: opening the lake and asking the rollups
-    sizes: bytes by table
+    sizes: bytes by table; peaks: bytes that the modes of pairs held at most
     """
 
     num_tokens: int
@@ -37,6 +45,7 @@ class QueryCost:
     first: Spent
     spent: Mapping[str, list[Spent]]
     sizes: Mapping[str, int]
+    peaks: Mapping[str, int]
 
     def mchoices_per_s(self, mode: str) -> float:
         """Million choices in a second of one core, by the median round."""
@@ -54,6 +63,12 @@ class QueryCost:
         """CPU time per choice of ``mode`` over that of ``against``."""
         return paired_ratio(
             *([s.cpu / self.choices[name] for s in self.spent[name]] for name in (mode, against))
+        )
+
+    def clock(self, mode: str, against: str) -> Ratio:
+        """Time on the clock per choice of ``mode`` over that of ``against``."""
+        return paired_ratio(
+            *([s.wall / self.choices[name] for s in self.spent[name]] for name in (mode, against))
         )
 
     def of_routing(self, table: str) -> float:
@@ -114,3 +129,75 @@ def turns_in_memory(made: MadeRouting) -> dict[str, Callable[[], Any]]:
     keys = ["layer_id", "domain", "expert_id"]
     turns["pandas"] = lambda: frame.groupby(keys)["gate_weight"].agg(["size", "sum"])
     return turns
+
+
+def pairs_in_memory(made: MadeRouting) -> dict[str, Callable[[], Any]]:
+    """Tokens of one shard that chose two experts, by layer and pair: by numpy and by pandas.
+
+    Numpy's turn multiplies a table of zeros and ones, tokens x experts, with itself, layer by
+    layer, and returns int64 [layers, experts, experts]. Pandas' turn merges the choices with
+    themselves by layer and token and groups them by pair.
+    """
+    experts = made.model.num_experts
+    layers = [ids for ids, _ in made.rows.choices(experts)]
+    places = np.arange(len(layers[0]))[:, None]
+
+    def with_numpy() -> npt.NDArray[np.int64]:
+        counts = []
+        for ids in layers:
+            chosen = np.zeros((len(ids), experts), dtype=np.float32)  # exact to 16 million tokens
+            chosen[places, ids] = 1
+            counts.append(chosen.T @ chosen)
+        return np.stack(counts).astype(np.int64)
+
+    turns: dict[str, Callable[[], Any]] = {"pairs_numpy": with_numpy}
+    try:
+        import pandas as pd
+    except ImportError:
+        return turns
+    tokens = np.repeat(np.arange(len(layers[0]), dtype=np.int32), made.model.top_k)
+    frame = pd.DataFrame(
+        {
+            "layer_id": np.repeat(np.arange(len(layers), dtype=np.int16), layers[0].size),
+            "token": np.tile(tokens, len(layers)),
+            "expert_id": np.concatenate([ids.ravel() for ids in layers]),
+        }
+    )
+
+    def with_pandas() -> Any:
+        pairs = frame.merge(frame, on=["layer_id", "token"], suffixes=("", "_second"))
+        pairs = pairs[pairs["expert_id"] < pairs["expert_id_second"]]
+        return pairs.groupby(["layer_id", "expert_id", "expert_id_second"]).size()
+
+    turns["pairs_pandas"] = with_pandas
+    return turns
+
+
+def peak_bytes(turn: Callable[[], object]) -> int:
+    """How much the process's resident memory rises at most while ``turn`` runs."""
+    before = _resident()
+    with _most_resident() as most:
+        turn()
+    return most[0] - before
+
+
+@contextmanager
+def _most_resident() -> Iterator[list[int]]:
+    most, over = [_resident()], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(_SAMPLE_SECONDS):
+            most[0] = max(most[0], _resident())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()

@@ -178,8 +178,9 @@ def query(choices: int, rounds: int, keep: Path | None, output_format: str) -> N
     A run of made-up choices of OLMoE-1B-7B's shape is written, its batches repeating one another
     under other request ids. The mean gate weight of every expert, domain and layer is then asked
     of usage_by_domain and of routing, and summed by numpy and pandas over arrays in memory; its
-    intervals come from usage by a bootstrap over requests. Needs no engine. The last line of output
-    is one JSON object.
+    intervals come from usage by a bootstrap over requests. How often two experts are chosen for one
+    token is counted from routing, and by numpy and pandas in memory, which takes pandas some 2 GB.
+    Needs no engine. The last line of output is one JSON object.
 
     \b
     Examples:

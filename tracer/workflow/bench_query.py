@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from tracer.analysis.bootstrap import LayerDraws, bootstrap_usage, percentile_interval
+from tracer.analysis.measures.catalogue import measure_named
+from tracer.analysis.measures.inputs import Asked, make_inputs
 from tracer.analysis.sql import connect, run_query
 from tracer.bench.loads import Stopwatch
 from tracer.bench.made_lake import fill_lake
 from tracer.bench.made_routing import MADE_MODELS, make_routing
-from tracer.bench.query import QueryCost, take_turns, turns_in_memory
+from tracer.bench.query import (
+    QueryCost,
+    pairs_in_memory,
+    peak_bytes,
+    take_turns,
+    turns_in_memory,
+)
 from tracer.errors import DamagedDataError, InputError
 from tracer.store.run_writer import SHARD_CHOICES
 from tracer.workflow.progress import CaptureProgress
@@ -28,13 +36,19 @@ _FEWEST_ROUNDS = 15
 _DRAWS, _SEED, _LEVEL = 200, 1, 0.95
 # For a billion choices: CPU seconds, times the rollup, million choices a second and core.
 _MOST_S, _MOST_BOOTSTRAP_S, _LEAST_RATIO, _LEAST_SPEED = 2, 20, 50, 25
-_MODES = ("rollup", "bootstrap", "rows", "numpy", "pandas")
+_LEAST_PAIRS_RATIO = 10  # of pandas' time on the clock per choice to that of the query
+_PAIRS = "co_activation"
+_PAIR_MODES = ("pairs", "pairs_numpy", "pairs_pandas")
+_MODES = ("rollup", "bootstrap", "rows", "numpy", "pandas", *_PAIR_MODES)
 _WORDS = {
     "rollup": "eci, from usage_by_domain",
     "bootstrap": f"its intervals by {_DRAWS} draws, from usage",
     "rows": "eci_from_choices, from routing",
     "numpy": "numpy bincount, one shard in memory",
     "pandas": "pandas group-by, one shard in memory",
+    "pairs": "pairs of experts: co_activation, from routing",
+    "pairs_numpy": "pairs: numpy matrix product, one shard in memory",
+    "pairs_pandas": "pairs: pandas merge and group-by, one shard in memory",
 }
 
 
@@ -85,11 +99,28 @@ class QueryReport:
             f"rows: at least {_LEAST_RATIO} times usage_by_domain, here {ratio.median:,.0f}",
             f"rows: at least {_LEAST_SPEED} million choices/s, here {speed:.1f}",
         ]
+        lines += self._of_pairs()
         if self.rounds < _FEWEST_ROUNDS:
             lines.append(f"fewer than {_FEWEST_ROUNDS} rounds are no result for ratios")
         if "pandas" not in cost.spent:
             lines.append("pandas is not installed")
         return lines
+
+    def _of_pairs(self) -> list[str]:
+        cost = self.cost
+        lines = []
+        if "pairs_pandas" in cost.spent:
+            clock, cpu = (
+                f"{ratio.median:,.1f} [{ratio.low:,.1f}, {ratio.high:,.1f}]"
+                for ratio in (kind("pairs_pandas", "pairs") for kind in (cost.clock, cost.cost))
+            )
+            goal = f"pairs: at least {_LEAST_PAIRS_RATIO} times as fast as pandas per choice"
+            lines.append(f"{goal}, here {clock} on the clock, {cpu} by CPU time")
+        held = ", ".join(
+            f"{mode} {cost.peaks[mode] / 1e6:,.0f} MB for {cost.choices[mode]:,} choices"
+            for mode in cost.peaks
+        )
+        return [*lines, f"memory held at most: {held}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Figures by name; those of what did not run are null."""
@@ -120,6 +151,14 @@ class QueryReport:
                 against = cost.cost("rows", mode) if there else None
                 figures[f"rows_vs_{mode}_cpu_ratio"] = against and against.rounded
                 figures[f"rows_vs_{mode}_cpu_ratio_interval"] = against and against.interval
+            if mode in {"pairs_numpy", "pairs_pandas"}:
+                for name, kind in (("cpu", cost.cost), ("wall", cost.clock)):
+                    against = kind(mode, "pairs") if there else None
+                    figures[f"{mode}_vs_pairs_{name}_ratio"] = against and against.rounded
+                    interval = against and against.interval
+                    figures[f"{mode}_vs_pairs_{name}_ratio_interval"] = interval
+            if mode in _PAIR_MODES:
+                figures[f"{mode}_peak_bytes"] = cost.peaks.get(mode)
         for table, size in cost.sizes.items():
             figures[f"{table}_bytes"] = size
             if table != "routing":
@@ -137,7 +176,7 @@ def bench_query(choices: int, rounds: int, keep: Path | None) -> QueryReport:
 
     Raises:
         InputError: ``keep`` is not a new or empty folder.
-        DamagedDataError: rollups and rows do not give the same answer.
+        DamagedDataError: rollups and rows do not give the same answer, or pairs are miscounted.
     """
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise InputError(f"{keep} is not empty", "name a new folder for --keep.")
@@ -158,8 +197,13 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
     con = connect(lake)
     first = run_query(con, "eci", **binds)
     opened = watch.read()
-    _same_answer(first, run_query(con, "eci_from_choices", **binds))
     run = lake.run(_RUN)
+    make_inputs(con, measure_named(_PAIRS).reads, Asked(run, "all", {}))
+    pairs = {"pairs": lambda: run_query(con, f"measures/{_PAIRS}"), **pairs_in_memory(made)}
+    # Before anything else asks for much: memory that was held once is not always given back.
+    peaks = {mode: peak_bytes(turn) for mode, turn in pairs.items()}
+    _same_pairs(pairs["pairs"](), pairs["pairs_numpy"](), batches)
+    _same_answer(first, run_query(con, "eci_from_choices", **binds))
 
     def layers(draws: int) -> tuple[tuple[str, ...], Iterator[LayerDraws]]:
         found = bootstrap_usage(con, run, draws=draws, seed=_SEED, tokens="all")
@@ -175,11 +219,12 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
         "bootstrap": intervals,
         "rows": lambda: run_query(con, "eci_from_choices", **binds),
         **turns_in_memory(made),
+        **pairs,
     }
     spent = take_turns(turns, rounds, progress.note)
     con.close()
     stored = made.num_choices * batches
-    in_lake = {"rollup", "bootstrap", "rows"}
+    in_lake = {"rollup", "bootstrap", "rows", "pairs"}
     return QueryCost(
         tokens * batches,
         len(made.rows.requests) * batches,
@@ -188,6 +233,7 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
         opened,
         spent,
         sizes,
+        peaks,
     )
 
 
@@ -199,6 +245,13 @@ def _same_answer(rollup: Any, rows: Any) -> None:
     )
     if apart or ((rollup["eci"] - rows["eci"]).abs() / rows["eci"]).max() > _SUM_ERROR:
         raise DamagedDataError("the queries eci and eci_from_choices do not agree")
+
+
+def _same_pairs(found: Any, counts: Any, batches: int) -> None:
+    """``counts``: of one batch, [layers, experts, experts]; all batches have the same rows."""
+    places = (found[name].to_numpy() for name in ("layer_id", "expert_id", "second_expert_id"))
+    if not (found["num_tokens"].to_numpy() == batches * counts[tuple(places)]).all():
+        raise DamagedDataError("the measure co_activation does not count the pairs of the rows")
 
 
 def _same_shares(
