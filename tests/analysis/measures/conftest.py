@@ -3,7 +3,7 @@
 Nothing of ``tracer.analysis`` makes expected values here: ``arrays_of`` lists what was written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -61,9 +61,7 @@ def made_requests(seed, *, planted):
                         score[4] += 2 * (token_id % 2 == 0)
                     score[NEVER] = -20
                     score = score.astype(np.float16).astype(float)
-                    gates = np.exp(score) / np.exp(score).sum()
-                    chosen = np.argsort(-gates, kind="stable")[:TOP_K]
-                    token[layer] = {int(e): float(np.float32(gates[e])) for e in chosen}
+                    token[layer] = chosen_of(score)
                     scores[layer] = score.tolist()
                 tokens.append(token)
                 logits.append(scores)
@@ -78,6 +76,28 @@ def made_requests(seed, *, planted):
                 )
             )
     return requests
+
+
+def chosen_of(score):
+    """The gate weights of the experts with the largest logits, {expert: weight}."""
+    gates = np.exp(score) / np.exp(score).sum()
+    chosen = np.argsort(-gates, kind="stable")[:TOP_K]
+    return {int(e): float(np.float32(gates[e])) for e in chosen}
+
+
+def noisy_requests(requests, seed, scale):
+    """The same tokens with noise added to their logits, as another checkpoint routes them."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for request in requests:
+        logits = [
+            {k: (np.array(v) + rng.normal(size=len(v)) * scale).tolist() for k, v in token.items()}
+            for token in request.logits
+        ]
+        tokens = [{k: chosen_of(np.array(v)) for k, v in token.items()} for token in logits]
+        prompt, generated = tokens[: len(request.prompt)], tokens[len(request.prompt) :]
+        found.append(replace(request, prompt=prompt, generated=generated, logits=logits))
+    return found
 
 
 def arrays_of(requests, tokens="all"):
@@ -118,6 +138,22 @@ def made(request, make_lake):
         layer: rng.normal(size=(NUM_EXPERTS, 4)).astype(np.float32).tolist() for layer in LAYERS
     }
     return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K, routers=routers), requests
+
+
+@pytest.fixture
+def pair(made, make_lake, together):
+    """(lake, requests, others) of ``made`` and r2, which has noise in its logits.
+
+    Another first generated token in the last request of law, one request less and one more.
+    """
+    lake, requests = made
+    others = noisy_requests(requests, 5, 1.0)
+    place = max(i for i, r in enumerate(others) if r.domain == "law" and len(r.generated) > 1)
+    others[place].token_ids = list(others[place].token_ids)
+    others[place].token_ids[len(others[place].prompt)] = 99
+    others[1] = replace(others[1], request_id="law-new")
+    second = make_lake(others, num_experts=NUM_EXPERTS, top_k=TOP_K, run_id="r2")
+    return together(lake, second), requests, others
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from tests.analysis.measures.conftest import LAYERS, NUM_EXPERTS, TOP_K
 from tracer.analysis.measures.inputs import OTHER, Asked, frame_of, make_inputs
-from tracer.analysis.measures.nulls import NULLS, Redraw, _swapped, drawn_requests
+from tracer.analysis.measures.nulls import NULLS, _swapped
+from tracer.analysis.measures.redraw import Redraw, drawn_requests
 from tracer.analysis.sql import connect
 
 READS = ("expert_usage", "expert_choices", "scoped_tokens", "experts", "model")

@@ -41,7 +41,8 @@ class Asked:
     tokens: one of ``TOKEN_SCOPES``
     domains: new domain by old domain or subject
     exclude_template: leaves out the tokens that begin and end all prompts
-    requests: most requests to take, a random choice where there are more; None takes all
+    requests: most requests to take, a random choice where there are more, of a second run first
+        those taken of the first; None takes all
     seed: of that choice
     """
 
@@ -112,7 +113,8 @@ def make_inputs(
                     f"run {run_id!r} has no complete requests with tokens of {asked.tokens!r}",
                     "choose others with --tokens.",
                 )
-            replace(con, f"{prefix}{name}", _some(found, asked))
+            first = con.table(_REQUESTS).pl()["origin"] if prefix else found["origin"][:0]
+            replace(con, f"{prefix}{name}", _some(found, asked, first))
             if asked.exclude_template:
                 lengths = con.sql(_renamed(query_text("inputs/template_lengths"), prefix)).pl()
                 replace(con, f"{prefix}asked", pl.DataFrame([row | lengths.row(0, named=True)]))
@@ -149,10 +151,13 @@ def _refuse_unrecorded(con: duckdb.DuckDBPyConnection, names: list[str], run_id:
             )
 
 
-def _some(requests: pl.DataFrame, asked: Asked) -> pl.DataFrame:
+def _some(requests: pl.DataFrame, asked: Asked, first: pl.Series) -> pl.DataFrame:
+    """At most ``asked.requests``: those of ``first``, then others by chance."""
     if asked.requests is None or requests.height <= asked.requests:
         return requests
-    chosen = np.random.default_rng(asked.seed).permutation(requests.height)[: asked.requests]
+    order = np.random.default_rng(asked.seed).permutation(requests.height)
+    again = requests["origin"].is_in(first.implode()).to_numpy()
+    chosen = order[np.argsort(~again[order], kind="stable")][: asked.requests]
     return requests[np.sort(chosen)]
 
 

@@ -10,86 +10,27 @@ swaps       tokens of a layer exchange choices, so that each expert keeps its lo
             k experts: who is chosen together is chance
 order       tokens of a request change places, in all layers alike: what follows what is chance
 token_ids   tokens exchange their ids, in all layers alike: who is chosen for what is chance
-pairs       tokens of the second run change places, across requests: nothing is compared with its
-            like
-runs        requests exchange their runs: the runs do not differ
+pairs       tokens of the second run change places, across requests, with all their layers and
+            among those that are compared: each run keeps its loads, nothing meets its like
+runs        requests of both runs exchange them by a coin's toss, those of one run alone are dealt
+            anew within their domain: the runs do not differ
 """
 
 from collections.abc import Callable
 from typing import cast
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracer.analysis.measures.inputs import OTHER, frame_of, replace
+from tracer.analysis.measures.redraw import Redraw
+from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens
 
-__all__ = ["NULLS", "Redraw", "drawn_requests"]
+__all__ = ["NULLS"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator
 _SWAPS = 16  # exchanges per choice that make a draw; after about 4 nothing is left to see
-
-
-class Redraw:
-    """Draws relations of one connection, again and again; ``restore`` puts the recorded ones back.
-
-    They must be held in memory (``make_inputs(keep=True)``).
-    """
-
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
-        tables = con.execute("select table_name from duckdb_tables()").fetchall()
-        self._made = {name for (name,) in tables}
-        self._recorded: dict[str, pl.DataFrame] = {}
-
-    def recorded(self, name: str) -> pl.DataFrame:
-        """The relation as it was recorded, in a fixed order."""
-        if name not in self._recorded:
-            self._recorded[name] = frame_of(self._con, name)
-        return self._recorded[name]
-
-    def has(self, name: str) -> bool:
-        """Whether the measure needs the relation."""
-        return name in self._made
-
-    def put(self, name: str, frame: pl.DataFrame) -> None:
-        """Let ``frame`` stand for the relation."""
-        self.recorded(name)
-        replace(self._con, name, frame)
-
-    def restore(self) -> None:
-        """Put the recorded relations back."""
-        for name, frame in self._recorded.items():
-            replace(self._con, name, frame)
-
-
-def drawn_requests(redraw: Redraw, rng: Rng) -> None:
-    """Requests drawn anew with replacement, as many of each domain as there are.
-
-    Where there are two runs, the same requests are drawn of both.
-    """
-    requests = redraw.recorded("scoped_requests")
-    domain = _numbered(requests["domain"])
-    order = np.argsort(domain, kind="stable")
-    chosen = np.empty(requests.height, dtype=np.int64)
-    first = 0
-    for size in np.bincount(domain):
-        chosen[first : first + size] = order[first + rng.integers(0, size, size)]
-        first += size
-    copies = pl.int_range(pl.len()).over("origin").cast(pl.String)
-    drawn = requests[chosen].with_columns(request_id=pl.col("origin") + "#" + copies)
-    redraw.put("scoped_requests", drawn)
-    if redraw.has(f"{OTHER}scoped_requests"):
-        other = redraw.recorded(f"{OTHER}scoped_requests")
-        names = drawn.select("origin", drawn_id="request_id")
-        redraw.put(
-            f"{OTHER}scoped_requests",
-            other.join(names, on="origin", maintain_order="left")
-            .with_columns(request_id="drawn_id")
-            .select(other.columns),
-        )
 
 
 def _labels(redraw: Redraw, rng: Rng) -> None:
@@ -211,32 +152,6 @@ def _token_ids(redraw: Redraw, rng: Rng) -> None:
     redraw.put("token_entries", tokens.with_columns(token_id=shuffled))
 
 
-def _other_pairs(redraw: Redraw, rng: Rng) -> None:
-    name = f"{OTHER}routing_entries"
-    entries = redraw.recorded(name)
-    place = ["origin", "phase", "position"]
-    places = entries.select(place).unique().sort(place)
-    moved = places[rng.permutation(places.height)].rename({name: f"new_{name}" for name in place})
-    redraw.put(
-        name,
-        entries.join(places.hstack(moved), on=place, maintain_order="left")
-        .with_columns(pl.col(f"new_{column}").alias(column) for column in place)
-        .select(entries.columns),
-    )
-
-
-def _runs(redraw: Redraw, rng: Rng) -> None:
-    origins = redraw.recorded("scoped_requests")["origin"]
-    swapped = origins.filter(pl.Series(rng.integers(0, 2, len(origins)) == 1)).implode()
-    for name in ("usage_entries", "routing_entries"):
-        if not redraw.has(name):
-            continue
-        one, two = redraw.recorded(name), redraw.recorded(f"{OTHER}{name}")
-        moves = pl.col("origin").is_in(swapped)
-        redraw.put(name, pl.concat([one.filter(~moves), two.filter(moves)]))
-        redraw.put(f"{OTHER}{name}", pl.concat([two.filter(~moves), one.filter(moves)]))
-
-
 NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "labels": _labels,
     "experts": _experts,
@@ -244,8 +159,8 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "swaps": _swaps,
     "order": _order,
     "token_ids": _token_ids,
-    "pairs": _other_pairs,
-    "runs": _runs,
+    "pairs": moved_tokens,
+    "runs": exchanged_runs,
 }
 
 
@@ -281,8 +196,3 @@ def _lists(entries: pl.DataFrame, ids: Ints) -> pl.Series:
 def _with_ids(entries: pl.DataFrame, ids: Ints) -> pl.DataFrame:
     kind = entries.schema["expert_id"]
     return entries.with_columns(expert_id=pl.Series(ids).cast(kind))
-
-
-def _numbered(names: pl.Series) -> Ints:
-    """Place of each name among all, ascending."""
-    return (names.rank("dense").cast(pl.Int64) - 1).to_numpy()

@@ -11,7 +11,8 @@ import polars as pl
 from tracer.analysis.measures.catalogue import Measure, measure_named
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
 from tracer.analysis.measures.inputs import OTHER, Asked, has_gate_weights, make_inputs
-from tracer.analysis.measures.nulls import NULLS, Redraw, drawn_requests
+from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.measures.redraw import Redraw, drawn_requests
 from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
@@ -19,6 +20,7 @@ from tracer.errors import InputError
 __all__ = ["MeasureResult", "Settings", "run_measure"]
 
 _WEIGHTS = ("gate_weight", "weight_sum")
+_SHAPE = {"num_experts": "experts per layer", "top_k": "top-k", "moe_layers": "MoE layers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ def run_measure(
         progress: told (done, total) draws.
 
     Raises:
-        InputError: an unknown measure or option, nothing in the scope, a second run missing or too
-            many, something the run did not record.
+        InputError: an unknown measure or option, nothing in the scope, a second run missing, too
+            many or of another size, something the run did not record.
         UnknownRunError: no such run.
         DamagedDataError: a file of the lake is missing or broken.
     """
@@ -98,6 +100,7 @@ def run_measure(
             f"measure {name!r} is made of gate weights, which the run's source did not have",
             "`tracer query` lists measures that count choices alone.",
         )
+    notes = _compared(measure, runs[0][1], runs[1][1]) if compares else ()
     con = connect(lake, None if compares else str(runs[0][1]["run_id"]))
     try:
         for prefix, run in runs:
@@ -114,7 +117,28 @@ def run_measure(
         frame = _with_draws(con, measure, bound, settings, progress)
     finally:
         con.close()
-    return MeasureResult(measure, frame, ())
+    return MeasureResult(measure, frame, notes)
+
+
+def _compared(
+    measure: Measure, run: Mapping[str, object], other: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Refuses runs whose experts cannot be those of one model; notes names that differ.
+
+    A measure that reads the second run's `model` copes with another size: it compares no ids.
+    """
+    if f"{OTHER}model" in measure.reads:
+        return ()
+    for name, words in _SHAPE.items():
+        if run[name] != other[name]:
+            raise InputError(
+                f"the runs differ in {words}: {run[name]} and {other[name]}",
+                f"measure {measure.name!r} compares expert by expert: take runs of one model.",
+            )
+    if run["model"] == other["model"]:
+        return ()
+    note = "expert ids mean the same only in checkpoints or variants of one model"
+    return (f"The runs name two models, {run['model']} and {other['model']}: {note}.",)
 
 
 def _with_draws(
