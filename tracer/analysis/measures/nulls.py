@@ -15,6 +15,7 @@ pairs       tokens of the second run change places, across requests: nothing is 
 runs        requests exchange their runs: the runs do not differ
 """
 
+import re
 from collections.abc import Callable, Iterable
 
 import duckdb
@@ -24,7 +25,7 @@ import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER, frame_of, replace
 
-__all__ = ["NULLS", "Redraw", "drawn_requests"]
+__all__ = ["NULLS", "Redraw", "drawn_requests", "null_words"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator
@@ -236,6 +237,12 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "pairs": _other_pairs,
     "runs": _runs,
 }
+
+
+def null_words() -> dict[str, str]:
+    """What each null does, by name, as this module's own text says it."""
+    found = re.findall(r"^(\w+)  +(\S.*(?:\n .*)*)", str(__doc__), re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
 
 
 def _model(redraw: Redraw) -> tuple[int, int]:
