@@ -2,7 +2,7 @@
 # make test    set up and pass the tests
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
-# make docs   rewrite the tables of docs/lake.md
+# make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake; needs Java
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
@@ -81,6 +81,7 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
+	$(BIN)/python docs/write_queries.py
 
 # The oldest CPU engine that is supported, and the only one whose own recorder runs on a CPU.
 .venv-0.30/.moe-tracer-setup: pyproject.toml | setup

@@ -1,4 +1,4 @@
-"""The Python face of a lake: SQL as DuckDB relations, tables as Polars frames, audits as values.
+"""The Python face of a lake: SQL as DuckDB relations, tables as frames, measures, audits.
 
 Reached as ``tracer.open_lake``; loading it brings in DuckDB and Polars.
 """
@@ -11,6 +11,7 @@ import duckdb
 import polars as pl
 
 from tracer.analysis.audit import audit
+from tracer.analysis.measures.run import MeasureResult, Settings, run_measure
 from tracer.analysis.sql import connect
 from tracer.errors import InputError
 from tracer.records import Audit
@@ -81,6 +82,59 @@ class TraceLake:
                 missing_columns="insert",  # columns that are younger than a file
             )
         return empty.lazy()
+
+    def query(
+        self,
+        name: str,
+        run_id: str | None = None,
+        *,
+        other_run_id: str | None = None,
+        tokens: str = "all",
+        domains: Mapping[str, str] | None = None,
+        exclude_template: bool = False,
+        draws: int = 99,
+        seed: int = 0,
+        level: float = 0.95,
+        requests: int | None = None,
+        **options: Any,
+    ) -> MeasureResult:
+        """A measure of a run, as ``tracer query`` takes it; its ``frame`` is a Polars frame.
+
+        Args:
+            name: of the measure.
+            run_id: the run; None takes the only one.
+            other_run_id: the second run, for measures that compare two.
+            tokens: last-prompt, prompt, generated, or all.
+            domains: new domain by old domain or subject.
+            exclude_template: leaves out the tokens that all prompts begin and end with.
+            draws: of chance, and as many of requests for intervals; 0 has neither.
+            seed: of all draws and of the choice of requests.
+            level: of intervals and bands, such as 0.95.
+            requests: most requests to take; None takes all.
+            options: those of the measure, by name.
+
+        Raises:
+            InputError: see ``tracer.analysis.measures.run.run_measure``.
+            UnknownRunError: no such run.
+            DamagedDataError: a file of the lake is missing or broken.
+        """
+        settings = Settings(
+            tokens=tokens,
+            domains=domains,
+            exclude_template=exclude_template,
+            draws=draws,
+            seed=seed,
+            level=level,
+            requests=requests,
+        )
+        return run_measure(
+            self._lake,
+            name,
+            run_id=run_id,
+            other_run_id=other_run_id,
+            settings=settings,
+            binds=options,
+        )
 
     def audit(
         self,

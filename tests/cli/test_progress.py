@@ -5,10 +5,11 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from tracer.workflow.progress import CaptureProgress, engine_log
+from tracer.workflow.progress import CaptureProgress, drawing, engine_log
 
 
 def test_elsewhere_lines_are_printed_as_stages_begin_and_bytes_are_written():
@@ -54,6 +55,16 @@ def test_on_a_terminal_there_is_a_bar_with_rate_and_bytes():
     assert "…" not in text
 
 
+def test_draws_are_counted_in_lines_where_there_is_no_terminal(capfd, monkeypatch):
+    """A line every ten seconds: of calls at 0, 5, 11 and 12 the third is told."""
+    clock = iter([0.0, 5.0, 11.0, 11.0, 12.0])
+    monkeypatch.setattr("tracer.workflow.progress.time", SimpleNamespace(monotonic=clock.__next__))
+    with drawing() as tell:
+        for done in (1, 2, 3):
+            tell(done, 1980)
+    assert capfd.readouterr() == ("", "tracer: 2 of 1,980 draws ...\n")
+
+
 def test_what_the_engine_prints_goes_to_a_log(capfd):
     """Its processes write to the file descriptors, not to Python's streams."""
     with engine_log("test", verbose=False) as (terminal, log):
@@ -93,7 +104,7 @@ def test_verbose_leaves_everything_where_it_is(capfd):
 def test_a_capture_outlives_whoever_reads_its_progress():
     """As in `tracer capture 2>&1 | head -1`: the capture goes on and ends as it would."""
     script = (
-        "from tracer.workflow.progress import CaptureProgress, engine_log\n"
+        "from tracer.workflow.progress import CaptureProgress, drawing, engine_log\n"
         "import time\n"
         "with engine_log('test', verbose=False) as (stream, log):\n"
         "    p = CaptureProgress(stream)\n"

@@ -34,6 +34,12 @@ def walk(command, words=()):
 
 COMMANDS = {" ".join(words): command for words, command in walk(cli)}
 LEAVES = {name for name, command in COMMANDS.items() if not isinstance(command, click.Group)}
+# `tracer query` alone lists measures.
+RUNNABLE = LEAVES | {
+    name
+    for name, command in COMMANDS.items()
+    if isinstance(command, click.Group) and command.invoke_without_command
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def unknown_options(text):
         if not match:
             continue
         words = shlex.split(match[1], comments=True)
-        count = next((n for n in (2, 1) if " ".join(words[:n]) in LEAVES), 0)
+        count = next((n for n in (2, 1) if " ".join(words[:n]) in RUNNABLE), 0)
         if not count:
             unknown.append(line.strip())
         elif words[0] != "capture":
@@ -151,6 +157,7 @@ def test_every_table_and_column_says_what_it_holds(table):
         "docs/architectures.md",
         "docs/capture.md",
         "docs/lake.md",
+        "docs/queries.md",
     ],
 )
 def test_the_documents_are_there(documents, path):
@@ -253,3 +260,10 @@ def test_the_tables_of_the_lake_page_are_those_of_the_schemas(repository):
     namespace = runpy.run_path(str(repository / "docs" / "write_lake_tables.py"))
     text = (repository / "docs" / "lake.md").read_text(encoding="utf-8")
     assert namespace["page_with_tables"](text) == text
+
+
+def test_the_catalogue_of_the_queries_page_is_that_of_the_headers(repository):
+    """`make docs` would change nothing."""
+    namespace = runpy.run_path(str(repository / "docs" / "write_queries.py"))
+    text = (repository / "docs" / "queries.md").read_text(encoding="utf-8")
+    assert namespace["page_with_catalogue"](text) == text

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["CaptureProgress", "counting", "engine_log"]
+__all__ = ["CaptureProgress", "counting", "drawing", "engine_log"]
 
 _PLAIN_SECONDS = 10.0
 
@@ -93,6 +93,37 @@ def counting(verb: str) -> Iterator[Callable[[str], None]]:
                 told = time.monotonic()
                 console.print(f"tracer: {text} ...", highlight=False, markup=False, soft_wrap=True)
 
+        yield tell
+
+
+@contextmanager
+def drawing() -> Iterator[Callable[[int, int], None]]:
+    """Tell on stderr how many draws are done: a bar on a terminal, elsewhere every ten seconds.
+
+    Yields:
+        To be called with (done, total) draws.
+    """
+    console = _LastingConsole(stderr=True)
+    bar = Progress(
+        TextColumn("draws"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        bar.update(task, completed=done, total=total)
+        if not console.is_terminal and time.monotonic() - told > _PLAIN_SECONDS:
+            told = time.monotonic()
+            console.print(f"tracer: {done:,} of {total:,} draws ...", highlight=False)
+
+    with bar:
         yield tell
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.analysis.measures.conftest import arrays_of
+from tracer.analysis.measures.run import Settings, run_measure
 
 TOKEN = {0: {0: 0.75, 1: 0.25}}
 OTHER = {0: {2: 0.75, 3: 0.25}}
@@ -62,3 +63,15 @@ def test_one_request_or_equal_prompts_have_no_template(make_lake, request_of, ta
 def test_chance_and_intervals_leave_it_out_too(wrapped, take):
     found = take(wrapped[0], "expert_load", tokens="prompt", exclude_template=True, draws=19)
     assert found["load_high"].to_list()[:4] == [0, 0, 0.5, 0.5]
+
+
+def test_what_is_left_out_and_a_shared_last_token_are_told(wrapped):
+    """All end in 9; two tokens begin and two end every prompt."""
+    lake, _ = wrapped
+    for settings, words in (
+        (Settings(tokens="last-prompt", draws=0), "the last prompt token of run 'r1' is the same"),
+        (Settings(exclude_template=True, draws=0), "the 2 tokens that begin and the 2 that end"),
+    ):
+        (note,) = run_measure(lake, "expert_load", settings=settings).notes
+        assert words in note
+    assert run_measure(lake, "expert_load", settings=Settings(draws=0)).notes == ()

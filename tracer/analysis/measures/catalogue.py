@@ -73,6 +73,11 @@ class Measure:
     order: str
     sql: str
 
+    @property
+    def compares(self) -> bool:
+        """Whether it reads a second run."""
+        return any(relation.startswith("other_") for relation in self.reads)
+
     def bound(self, given: dict[str, Any]) -> dict[str, Any]:
         """Values of all binds.
 

@@ -20,7 +20,7 @@ from tracer.errors import InputError
 from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
 from tracer.schema import query_path
 
-__all__ = ["OTHER", "Asked", "frame_of", "make_inputs", "needed", "replace"]
+__all__ = ["OTHER", "Asked", "frame_of", "make_inputs", "needed", "one_row", "replace"]
 
 OTHER = "other_"
 _REQUESTS = "scoped_requests"
@@ -116,14 +116,21 @@ def make_inputs(
             first = con.table(_REQUESTS).pl()["origin"] if prefix else found["origin"][:0]
             replace(con, f"{prefix}{name}", _some(found, asked, first))
             if asked.exclude_template:
-                lengths = con.sql(_renamed(query_text("inputs/template_lengths"), prefix)).pl()
-                replace(con, f"{prefix}asked", pl.DataFrame([row | lengths.row(0, named=True)]))
+                lengths = one_row(con, "template_lengths", prefix)
+                row |= dict(zip(("template_prefix", "template_suffix"), lengths, strict=True))
+                replace(con, f"{prefix}asked", pl.DataFrame([row]))
         elif name.endswith("_entries") and not keep:
             con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
         elif name.endswith("_entries"):
             con.execute(f"create or replace temp table {prefix}{name} as\n{text}")
         else:
             con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
+
+
+def one_row(con: duckdb.DuckDBPyConnection, name: str, prefix: str = "") -> tuple[int, ...]:
+    """What ``queries/inputs/<name>.sql`` yields, which is one row, of a run's relations."""
+    row: tuple[int, ...] = con.sql(_renamed(query_text(f"inputs/{name}"), prefix)).fetchall()[0]
+    return row
 
 
 def replace(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:

@@ -16,6 +16,7 @@ runs        requests of both runs exchange them by a coin's toss, those of one r
             anew within their domain: the runs do not differ
 """
 
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -26,7 +27,7 @@ import polars as pl
 from tracer.analysis.measures.redraw import Redraw
 from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens
 
-__all__ = ["NULLS"]
+__all__ = ["NULLS", "null_words"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator
@@ -162,6 +163,12 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "pairs": moved_tokens,
     "runs": exchanged_runs,
 }
+
+
+def null_words() -> dict[str, str]:
+    """What each null does, by name, as this module's own text says it."""
+    found = re.findall(r"^(\w+)  +(\S.*(?:\n .*)*)", str(__doc__), re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
 
 
 def _model(redraw: Redraw) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import polars as pl
 from tracer.analysis.measures.catalogue import Measure, measure_named
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
 from tracer.analysis.measures.inputs import OTHER, Asked, has_gate_weights, make_inputs
+from tracer.analysis.measures.notes import notes_on
 from tracer.analysis.measures.nulls import NULLS
 from tracer.analysis.measures.redraw import Redraw, drawn_requests
 from tracer.analysis.sql import connect, run_query
@@ -47,7 +48,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class MeasureResult:
-    """frame: the measure's columns, behind each of its values those of chance and interval."""
+    """A measure of a run.
+
+    frame: the measure's columns, behind each of its values those of chance and interval
+    notes: what a reader of the numbers has to know about what they were made of
+    """
 
     measure: Measure
     frame: pl.DataFrame
@@ -84,11 +89,10 @@ def run_measure(
     settings = settings or Settings()
     measure = measure_named(name)
     bound = measure.bound(dict(binds or {}))
-    compares = any(relation.startswith(OTHER) for relation in measure.reads)
-    if compares != (other_run_id is not None):
+    if measure.compares != (other_run_id is not None):
         raise InputError(
-            f"measure {name!r} compares two runs" if compares else f"{name!r} takes one run",
-            "name the second with --other-run." if compares else "leave out --other-run.",
+            f"measure {name!r} takes {'two runs' if measure.compares else 'one run'}",
+            f"{'name the second with' if measure.compares else 'leave out'} --other-run.",
         )
     runs = [("", lake.run(run_id))]
     if other_run_id is not None:
@@ -100,8 +104,8 @@ def run_measure(
             f"measure {name!r} is made of gate weights, which the run's source did not have",
             "`tracer query` lists measures that count choices alone.",
         )
-    notes = _compared(measure, runs[0][1], runs[1][1]) if compares else ()
-    con = connect(lake, None if compares else str(runs[0][1]["run_id"]))
+    notes = list(_compared(measure, runs[0][1], runs[1][1])) if measure.compares else []
+    con = connect(lake, None if measure.compares else str(runs[0][1]["run_id"]))
     try:
         for prefix, run in runs:
             asked = Asked(
@@ -114,10 +118,11 @@ def run_measure(
             )
             keep = settings.draws > 0
             make_inputs(con, measure.reads, asked, prefix=prefix, keep=keep)
+            notes += notes_on(con, asked, prefix)
         frame = _with_draws(con, measure, bound, settings, progress)
     finally:
         con.close()
-    return MeasureResult(measure, frame, notes)
+    return MeasureResult(measure, frame, tuple(notes))
 
 
 def _compared(

@@ -1,0 +1,107 @@
+"""Writes the catalogue in docs/queries.md from the headers in queries/ (`make docs`)."""
+
+from itertools import groupby
+from pathlib import Path
+
+from tracer.analysis.measures.catalogue import Measure, measure_named, measure_names
+from tracer.analysis.measures.nulls import null_words
+from tracer.schema import query_path
+
+PAGE = Path(__file__).with_name("queries.md")
+BEGIN, END = "<!-- catalogue: made by `make docs` from queries/ -->", "<!-- end of catalogue -->"
+
+# What a measure reads names its group: the first of these that it has.
+GROUPS = {
+    "other_": "Two runs",
+    "router_weights": "Router matrices (recorded with `--router-weights`)",
+    "expert_logits": "Router logits (recorded with `--router-logits`)",
+    "logit_entries": "Router logits (recorded with `--router-logits`)",
+    "scoped_tokens": "Token ids",
+    "routed_tokens": "Choices of every token",
+    "expert_choices": "Choices of every token",
+    "": "Sums of choices per request",
+}
+
+
+def group_of(measure: Measure) -> str:
+    """The heading that the measure stands under."""
+    return next(
+        title
+        for start, title in GROUPS.items()
+        if any(name.startswith(start) for name in measure.reads)
+    )
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def measure_section(measure: Measure) -> list[str]:
+    """Lines about one measure."""
+    command = f"tracer query {measure.name}"
+    if measure.compares:
+        command += " --run ONE --other-run ANOTHER"
+    lines = [f"#### {measure.name}", "", f"**{measure.asks}** {sentence(measure.meaning)}", ""]
+    if measure.doc:
+        lines += [measure.doc, ""]
+    lines += ["```sh", command, "```", "", "| column | unit |", "|---|---|"]
+    lines += [f"| `{column.name}` | {column.unit} |" for column in measure.columns]
+    lines += [
+        "",
+        *(
+            f"- `--{b.name.replace('_', '-')}` (default {b.default}): {sentence(b.doc)}"
+            for b in measure.binds
+        ),
+    ]
+    if measure.values:
+        lines.append(f"- Intervals for {', '.join(f'`{name}`' for name in measure.values)}.")
+    lines.append(
+        f"- Chance: `{measure.null}`."
+        if measure.null
+        else f"- No chance level: {sentence(measure.no_null)}"
+    )
+    if measure.source:
+        lines.append(f"- Source: {sentence(measure.source)}")
+    lines += [f"- Reads {', '.join(f'`{name}`' for name in measure.reads)}.", ""]
+    return lines
+
+
+def relation_lines() -> list[str]:
+    """A table of the relations that measures read."""
+    lines = ["| relation | one row is | columns |", "|---|---|---|"]
+    for path in sorted(query_path("inputs/any").parent.glob("*.sql")):
+        header = path.read_text(encoding="utf-8").split("\nselect")[0].splitlines()
+        words = [line.removeprefix("--").strip() for line in header if line.startswith("--")]
+        meaning = words[0].partition(": ")[2]
+        first = next(n for n, line in enumerate(words) if line.startswith("yields"))
+        last = next(n for n, line in enumerate(words) if line.startswith("order"))
+        columns = " ".join(words[first:last]).removeprefix("yields").strip()
+        lines.append(f"| `{path.stem}` | {meaning.rstrip('.')} | {columns} |")
+    return lines
+
+
+def catalogue() -> str:
+    """Markdown of all relations, nulls and measures."""
+    measures = sorted(map(measure_named, measure_names()), key=lambda m: m.name)
+    titles = list(dict.fromkeys(GROUPS.values()))[::-1]
+    measures.sort(key=lambda m: titles.index(group_of(m)))
+    lines = ["### Chance levels", "", "| null | what a draw does |", "|---|---|"]
+    lines += [f"| `{name}` | {words} |" for name, words in null_words().items()]
+    lines += ["", "### Relations", "", *relation_lines(), ""]
+    for title, some in groupby(measures, key=group_of):
+        lines += [f"### {title}", ""]
+        for measure in some:
+            lines += measure_section(measure)
+    return "\n".join(lines).rstrip()
+
+
+def page_with_catalogue(text: str) -> str:
+    """``text`` with everything between the two markers made anew."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{catalogue()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_catalogue(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
