@@ -146,6 +146,8 @@ class TraceLake:
         rank_cutoff: int | None = None,
         domains: Mapping[str, str] | None = None,
         allow_missing_tokens: bool = False,
+        draws: int = 0,
+        seed: int = 0,
     ) -> Audit:
         """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
         return audit(
@@ -157,4 +159,6 @@ class TraceLake:
             rank_cutoff=rank_cutoff,
             domains=domains,
             allow_missing_tokens=allow_missing_tokens,
+            draws=draws,
+            seed=seed,
         )

@@ -9,12 +9,17 @@ __all__ = [
     "TOKEN_SCOPES",
     "UNKNOWN",
     "Audit",
+    "AuditChance",
     "AuditDomain",
     "CommitteeMember",
     "Contribution",
     "DatasetRow",
     "DomainOverlap",
+    "DomainSpecificity",
     "LayerAudit",
+    "LayerChance",
+    "StatisticChance",
+    "audit_draws",
 ]
 
 # The domain of requests whose dataset names none.
@@ -140,6 +145,87 @@ class LayerAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticChance:
+    """One number of one layer, its interval, and what it is by chance.
+
+    null: `experts` (expert ids exchanged in each domain and layer on its own: for agreement across
+        domains) or `labels` (domains exchanged over requests: for differences between them)
+    alternative: which side counts as far from chance: greater, less or two-sided
+    estimate: as recorded
+    low, high: percentiles with requests drawn anew
+    chance, chance_low, chance_high: mean and percentiles under the null; the mean of
+        ``influence_density`` is harmonic, since members may hold everything
+    p, p_adjusted: probability under the null of a value as far, alone and over all layers
+    """
+
+    statistic: str
+    null: str
+    alternative: str
+    estimate: float
+    low: float
+    high: float
+    chance: float
+    chance_low: float
+    chance_high: float
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpecificity:
+    """Task specificity of one domain in one layer (COMMITTEEAUDIT Eq. 5 to 7), -1 to 1.
+
+    p_adjusted of ``specificity`` is over all domains and layers.
+    """
+
+    domain: str
+    num_requests: int
+    specificity: StatisticChance
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChance:
+    """One layer beside chance.
+
+    statistics: by name, then null; ``eci_distance`` is the mean over pairs of domains of half the
+        summed absolute differences of their experts' shares of ECI, 0 (same) to 1 (none shared);
+        ``presence_top`` the mean presence of the k most listed experts; ``task_specificity`` the
+        mean over domains
+    membership: (expert, share of draws of requests in which it is a member), members first
+    agreement, differences: verdicts, as ``tracer/analysis/verdicts.py`` has their rule
+    """
+
+    layer_id: int
+    statistics: tuple[StatisticChance, ...]
+    membership: tuple[tuple[int, float], ...]
+    specificity: tuple[DomainSpecificity, ...]
+    agreement: str
+    differences: str
+
+    def of(self, statistic: str, null: str) -> StatisticChance:
+        """One of ``statistics``."""
+        return next(s for s in self.statistics if (s.statistic, s.null) == (statistic, null))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditChance:
+    """An audit beside chance.
+
+    draws: of each null, and as many of requests; seed: of all of them
+    level: of intervals and bands; alpha: of verdicts, after correction over layers
+    agreement, differences: verdicts on the run
+    """
+
+    draws: int
+    seed: int
+    level: float
+    alpha: float
+    layers: tuple[LayerChance, ...]
+    agreement: str
+    differences: str
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """A committee audit of one run: what was asked, what was found.
 
@@ -151,6 +237,7 @@ class Audit:
     rank_cutoff: k, how deep each domain's list goes
     num_unlabelled: requests without a domain, left out where other domains are there
     requests_by_status: requests of the run by their status; only complete ones count
+    chance: intervals, chance levels and verdicts, where draws were asked for
     """
 
     run_id: str
@@ -171,6 +258,7 @@ class Audit:
     layers: Sequence[LayerAudit]
     contributions: Sequence[Contribution]
     overlaps: Sequence[DomainOverlap]
+    chance: AuditChance | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -186,3 +274,11 @@ class Audit:
     def missing_prompt_share(self) -> float:
         """``num_missing_prompt_tokens`` over ``num_prompt_tokens``, 0 to 1."""
         return self.num_missing_prompt_tokens / (self.num_prompt_tokens or 1)
+
+
+def audit_draws(mode: str) -> int:
+    """Draws of an audit where nobody says how many: `reference` mode has none.
+
+    199 take a second for a small run and hold 5 % exactly; the ends of intervals want 1,000.
+    """
+    return 0 if mode == "reference" else 199

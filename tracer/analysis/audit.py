@@ -6,14 +6,16 @@ leave sums of requests it does not name. `routing` is not read.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import duckdb
 import polars as pl
 
+from tracer.analysis.audit_chance import audit_chance
 from tracer.analysis.committee import presence_threshold
 from tracer.analysis.layers import Rules, audit_layers
+from tracer.analysis.request_usage import request_layers
 from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
@@ -54,6 +56,9 @@ def audit(
     rank_cutoff: int | None = None,
     domains: Mapping[str, str] | None = None,
     allow_missing_tokens: bool = False,
+    draws: int = 0,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _name: None,
 ) -> Audit:
     """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
 
@@ -80,6 +85,10 @@ def audit(
         domains: new domain by old domain or subject, as ``load_domains`` reads it.
         allow_missing_tokens: audit the prompt tokens that have rows where others have none; the
             result says how many.
+        draws: of each null, and as many of requests, for ``Audit.chance``; 0 makes none, and
+            `reference` mode has none: what it repeats of the authors' code has no draws there.
+        seed: of all draws, 0 or more.
+        progress: told each layer whose draws are made.
 
     Raises:
         InputError: an option that cannot be used, nothing to audit, or a run without weights.
@@ -92,6 +101,7 @@ def audit(
         raise InputError(
             f"min presence {min_presence:g} is not a share of domains", "give over 0, at most 1."
         )
+    _check_draws(mode, draws, seed)
     run = lake.run(run_id)
     name = str(run["run_id"])
     if json.loads(str(run.get("options") or "{}")).get(GATE_WEIGHTS) == UNKNOWN:
@@ -122,6 +132,15 @@ def audit(
             _refuse_missing(name, scope, counts)
         rules = Rules(mode == "reference", len(counts), num_experts, depth, min_presence)
         result = audit_layers(con, found, rules)
+        chance = None
+        if draws:
+            counted = [domain.domain for domain in counts]
+            requests = request_layers(
+                con, run, tokens=scope, domains=domains or {}, counted=counted
+            )
+            chance = audit_chance(
+                requests, result.layers, rules, draws=draws, seed=seed, progress=progress
+            )
     finally:
         con.close()
     return Audit(
@@ -143,7 +162,21 @@ def audit(
         layers=result.layers,
         contributions=result.contributions,
         overlaps=result.overlaps,
+        chance=chance,
     )
+
+
+def _check_draws(mode: str, draws: int, seed: int) -> None:
+    if draws < 0 or seed < 0:
+        raise InputError(
+            f"{draws} draws with seed {seed} cannot be made", "give 0 draws or more, a seed from 0."
+        )
+    if draws and mode == "reference":
+        raise InputError(
+            "mode 'reference' has no draws: it repeats numbers of the authors' code, which has"
+            " neither intervals nor chance levels",
+            "--mode gate has them; --draws 0 leaves them out.",
+        )
 
 
 def _token_scope(mode: str, tokens: str | None) -> str:

@@ -5,8 +5,17 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tracer.records import Audit, LayerAudit
+from tracer.report.chance_text import (
+    REFERENCE_NOTE,
+    chance_columns,
+    chance_lines,
+    chance_object,
+    chance_of,
+    chance_rows,
+)
 from tracer.report.words import not_counted
 
 __all__ = ["render_csv", "render_json", "render_table"]
@@ -31,7 +40,10 @@ _TABLE_HEADER = (
 
 
 def render_table(audit: Audit) -> str:
-    """What was asked, the domains, then one line per layer; as wide as its longest line."""
+    """What was asked, the domains, then one line per layer; as wide as its longest line.
+
+    Where draws were made, one more line per layer, and verdicts.
+    """
     experts = f"{audit.num_experts} experts"
     if audit.num_experts_inferred is not None:
         experts += f" ({audit.num_experts_inferred} inferred, used in influence density)"
@@ -60,12 +72,17 @@ def render_table(audit: Audit) -> str:
     ]
     if any(layer.fallback_used for layer in audit.layers):
         notes.append("* fallback: no expert passed, those listed in most domains are candidates.")
-    blocks = (
+    if audit.mode == "reference":
+        notes.append(REFERENCE_NOTE)
+    blocks = [
         head,
         _aligned(_domain_rows(audit), left=(0,)),
         _aligned([*zip(*_TABLE_HEADER, strict=True), *layers], left=(1,)),
         notes,
-    )
+    ]
+    if audit.chance:
+        blocks.append(_aligned(chance_rows(audit.chance, audit.layers), left=()))
+        blocks.append(chance_lines(audit.chance))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -92,7 +109,8 @@ def render_csv(audit: Audit) -> str:
     In `reference` mode it is the file the authors' script writes: its header and rounding, and
     layers renumbered by -1 where the smallest is 1. In gate mode columns are named as in the
     glossary, numbers are exact, and what is undefined is empty; ``missing_prompt_share``, of the
-    whole audit, stands in every row.
+    whole audit, stands in every row. Where draws were made, columns of intervals, chance levels and
+    verdicts follow.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -103,6 +121,9 @@ def render_csv(audit: Audit) -> str:
     else:
         share = audit.missing_prompt_share
         rows = [{**_numbers(layer), "missing_prompt_share": share} for layer in audit.layers]
+        for row, layer in zip(rows, audit.layers, strict=True):
+            if chance := chance_of(audit, layer.layer_id):
+                row.update(chance_columns(chance))
         writer.writerow(rows[0] if rows else ())
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
     return text.getvalue()
@@ -112,8 +133,8 @@ def render_json(audit: Audit) -> str:
     """JSON list with one object per layer; strict, so what is infinite or undefined is null.
 
     `influence_density` is null where the members hold all listed contribution, its equal-weight
-    reference where |C| >= k, `jaccard_mean` with a single domain. `intervals` is null until
-    intervals are computed.
+    reference where |C| >= k, `jaccard_mean` with a single domain. `intervals` is null where no
+    draws were made; else `chance`, `membership`, `task_specificity` and verdicts stand beside it.
     """
     asked = {
         "run_id": audit.run_id,
@@ -133,7 +154,7 @@ def render_json(audit: Audit) -> str:
         "min_presence": audit.min_presence,
         "presence_threshold": audit.presence_threshold,
     }
-    layers = [
+    layers: list[dict[str, Any]] = [
         asked
         | {name: _finite(value) for name, value in _numbers(layer).items()}
         | {
@@ -152,6 +173,11 @@ def render_json(audit: Audit) -> str:
         }
         for layer in audit.layers
     ]
+    for row in layers:
+        if audit.chance and (chance := chance_of(audit, row["layer_id"])):
+            row.update(_all_finite(chance_object(audit.chance, chance)))
+        if audit.mode == "reference":
+            row["intervals_left_out"] = REFERENCE_NOTE
     return json.dumps(layers, indent=2, allow_nan=False) + "\n"
 
 
@@ -226,6 +252,14 @@ def _fixed(value: float, decimals: int) -> str:
 
 def _finite(value: str | float) -> str | float | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _all_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _all_finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_all_finite(part) for part in value]
+    return _finite(value)
 
 
 def _cell(value: str | float) -> str | float:

@@ -17,6 +17,7 @@ from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.options import DatasetOptions
 from tracer.domain_map import load_domains
 from tracer.files import write_whole
+from tracer.records import audit_draws
 from tracer.report.audit_text import render_csv, render_json, render_table
 from tracer.store.lake import Lake
 from tracer.workflow.capture import capture_dataset
@@ -72,6 +73,8 @@ def _write_audit(lake: Lake, run_id: str, step: AuditStep) -> None:
         rank_cutoff=step.rank_cutoff,
         domains=load_domains(step.domains) if step.domains else None,
         allow_missing_tokens=step.allow_missing_tokens,
+        draws=audit_draws(step.mode) if step.draws is None else step.draws,
+        seed=step.seed,
     )
     write_whole(step.output, _RENDER[step.format](found).encode())
 

@@ -56,6 +56,8 @@ class AuditStep(_Strict):
     rank_cutoff: Annotated[int, Field(ge=1)] | None = None
     domains: Path | None = None
     allow_missing_tokens: bool = False
+    draws: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
     format: Literal["json", "csv", "table"] = "json"
     output: Path
 
