@@ -13,6 +13,7 @@ token_ids   tokens exchange their ids, in all layers alike: who is chosen for wh
 pairs       tokens of the second run change places, across requests: nothing is compared with its
             like
 runs        requests exchange their runs: the runs do not differ
+generations requests exchange what was generated: a prompt says nothing of what follows it
 """
 
 from collections.abc import Callable, Iterable
@@ -102,16 +103,22 @@ def _labels(redraw: Redraw, rng: Rng) -> None:
 
 def _experts(redraw: Redraw, rng: Rng) -> None:
     requests = redraw.recorded("scoped_requests").select("origin", "domain")
-    names = redraw.recorded("scoped_requests")["domain"].unique().sort()
-    entries = redraw.recorded("usage_entries")
-    frame = entries.join(requests, on="origin", maintain_order="left")
-    domain = names.search_sorted(frame["domain"]).to_numpy().astype(np.int64)
-    layers = entries["layer_id"].to_numpy().astype(np.int64)
+    names = requests["domain"].unique().sort()
+    usages = {
+        name: redraw.recorded(name)
+        for name in ("usage_entries", "phase_usage_entries")
+        if redraw.has(name)
+    }
+    last = max(int(str(entries["layer_id"].max())) for entries in usages.values())
     num_experts = _model(redraw)[0]
-    shape = len(names), int(layers.max()) + 1, num_experts
+    shape = len(names), last + 1, num_experts
     renamed = rng.permuted(np.broadcast_to(np.arange(num_experts), shape), axis=-1)
-    ids = renamed[domain, layers, entries["expert_id"].to_numpy().astype(np.int64)]
-    redraw.put("usage_entries", _with_ids(entries, ids))
+    for name, entries in usages.items():
+        frame = entries.join(requests, on="origin", maintain_order="left")
+        domain = names.search_sorted(frame["domain"]).to_numpy().astype(np.int64)
+        layers = entries["layer_id"].to_numpy().astype(np.int64)
+        ids = renamed[domain, layers, entries["expert_id"].to_numpy().astype(np.int64)]
+        redraw.put(name, _with_ids(entries, ids))
 
 
 def _uniform(redraw: Redraw, rng: Rng) -> None:
@@ -226,6 +233,22 @@ def _runs(redraw: Redraw, rng: Rng) -> None:
         redraw.put(f"{OTHER}{name}", pl.concat([two.filter(~moves), one.filter(moves)]))
 
 
+def _generations(redraw: Redraw, rng: Rng) -> None:
+    entries = redraw.recorded("phase_usage_entries")
+    generated = pl.col("phase") == "generated"
+    prompts = entries.filter(~generated).select("origin").unique()
+    both = entries.filter(generated).select("origin").unique().join(prompts, on="origin")
+    origins = both["origin"].sort()
+    moved = pl.DataFrame({"origin": origins, "moved": origins[rng.permutation(len(origins))]})
+    new = pl.when(generated).then(pl.coalesce("moved", "origin")).otherwise("origin")
+    redraw.put(
+        "phase_usage_entries",
+        entries.join(moved, on="origin", how="left", maintain_order="left")
+        .with_columns(origin=new)
+        .select(entries.columns),
+    )
+
+
 NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "labels": _labels,
     "experts": _experts,
@@ -235,6 +258,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "token_ids": _token_ids,
     "pairs": _other_pairs,
     "runs": _runs,
+    "generations": _generations,
 }
 
 
