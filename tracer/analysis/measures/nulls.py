@@ -14,6 +14,8 @@ pairs       tokens of the second run change places, across requests: nothing is 
             like
 runs        requests exchange their runs: the runs do not differ
 generations requests exchange what was generated: a prompt says nothing of what follows it
+dealt       choices of a layer are dealt anew among requests: each expert keeps its load, each
+            request its number of choices
 """
 
 from collections.abc import Callable, Iterable
@@ -24,6 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER, frame_of, replace
+from tracer.analysis.measures.usage_nulls import dealt_choices, exchanged_generations
 
 __all__ = ["NULLS", "Redraw", "drawn_requests"]
 
@@ -233,22 +236,6 @@ def _runs(redraw: Redraw, rng: Rng) -> None:
         redraw.put(f"{OTHER}{name}", pl.concat([two.filter(~moves), one.filter(moves)]))
 
 
-def _generations(redraw: Redraw, rng: Rng) -> None:
-    entries = redraw.recorded("phase_usage_entries")
-    generated = pl.col("phase") == "generated"
-    prompts = entries.filter(~generated).select("origin").unique()
-    both = entries.filter(generated).select("origin").unique().join(prompts, on="origin")
-    origins = both["origin"].sort()
-    moved = pl.DataFrame({"origin": origins, "moved": origins[rng.permutation(len(origins))]})
-    new = pl.when(generated).then(pl.coalesce("moved", "origin")).otherwise("origin")
-    redraw.put(
-        "phase_usage_entries",
-        entries.join(moved, on="origin", how="left", maintain_order="left")
-        .with_columns(origin=new)
-        .select(entries.columns),
-    )
-
-
 NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "labels": _labels,
     "experts": _experts,
@@ -258,7 +245,8 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "token_ids": _token_ids,
     "pairs": _other_pairs,
     "runs": _runs,
-    "generations": _generations,
+    "generations": exchanged_generations,
+    "dealt": dealt_choices,
 }
 
 
