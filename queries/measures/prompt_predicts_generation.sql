@@ -19,7 +19,7 @@
 -- values  correlation
 -- null    generations
 -- order   layer_id
-with phases as (
+with norms as (
     select
         layer_id,
         request_id,
@@ -29,61 +29,69 @@ with phases as (
     from phase_usage
     group by layer_id, request_id, origin, phase
 ),
-complete_requests as (
+numbered as (
     select
         before.layer_id,
         before.request_id,
-        before.origin,
         before.norm as prompt_norm,
-        later.norm as generated_norm
-    from phases as before
-    join phases as later
+        later.norm as generated_norm,
+        dense_rank() over (order by before.request_id) as number,
+        dense_rank() over (order by before.origin) as origin_number
+    from norms as before
+    join norms as later
         on before.layer_id = later.layer_id and before.request_id = later.request_id
     where before.phase = 'prompt' and later.phase = 'generated'
 ),
-products as (
+units as (
+    select
+        phase_usage.layer_id,
+        phase_usage.expert_id,
+        phase_usage.phase,
+        numbered.number,
+        case
+            when phase_usage.phase = 'prompt' then phase_usage.num_choices / numbered.prompt_norm
+            else phase_usage.num_choices / numbered.generated_norm
+        end as length
+    from phase_usage
+    join numbered
+        on phase_usage.layer_id = numbered.layer_id
+        and phase_usage.request_id = numbered.request_id
+),
+cosines as (
     select
         one.layer_id,
-        one.request_id,
-        two.request_id as other_id,
-        sum(
-            case
-                when one.phase = 'prompt' then cast(one.num_choices as double) * two.num_choices
-                else 0
-            end
-        ) as prompt_product,
-        sum(
-            case
-                when one.phase = 'generated' then cast(one.num_choices as double) * two.num_choices
-                else 0
-            end
-        ) as generated_product
-    from phase_usage as one
-    join phase_usage as two
+        one.phase,
+        one.number,
+        two.number as other_number,
+        sum(one.length * two.length) as cosine
+    from units as one
+    join units as two
         on one.layer_id = two.layer_id
-        and one.phase = two.phase
         and one.expert_id = two.expert_id
-        and one.request_id < two.request_id
-    group by one.layer_id, one.request_id, two.request_id
+        and one.phase = two.phase
+        and one.number < two.number
+    group by one.layer_id, one.phase, one.number, two.number
 ),
 pairs as (
     select
         one.layer_id,
-        round(coalesce(products.prompt_product, 0) / (one.prompt_norm * two.prompt_norm), 12)
-            as prompt_cosine,
-        round(
-            coalesce(products.generated_product, 0) / (one.generated_norm * two.generated_norm),
-            12
-        ) as generated_cosine
-    from complete_requests as one
-    join complete_requests as two
+        round(coalesce(before.cosine, 0), 12) as prompt_cosine,
+        round(coalesce(later.cosine, 0), 12) as generated_cosine
+    from numbered as one
+    join numbered as two
         on one.layer_id = two.layer_id
-        and one.request_id < two.request_id
-        and one.origin <> two.origin
-    left join products
-        on one.layer_id = products.layer_id
-        and one.request_id = products.request_id
-        and two.request_id = products.other_id
+        and one.number < two.number
+        and one.origin_number <> two.origin_number
+    left join cosines as before
+        on before.phase = 'prompt'
+        and one.layer_id = before.layer_id
+        and one.number = before.number
+        and two.number = before.other_number
+    left join cosines as later
+        on later.phase = 'generated'
+        and one.layer_id = later.layer_id
+        and one.number = later.number
+        and two.number = later.other_number
 ),
 ranked as (
     select
@@ -107,7 +115,7 @@ correlated as (
 ),
 sizes as (
     select layer_id, count(*) as num_requests
-    from complete_requests
+    from numbered
     group by layer_id
 )
 select

@@ -30,36 +30,64 @@ with totals as (
     from expert_usage
     group by layer_id, request_id, origin, domain
 ),
-products as (
+numbered as (
+    select
+        layer_id,
+        request_id,
+        domain,
+        norm,
+        dense_rank() over (order by request_id) as number,
+        dense_rank() over (order by origin) as origin_number
+    from totals
+),
+units as (
+    select
+        expert_usage.layer_id,
+        expert_usage.expert_id,
+        numbered.number,
+        numbered.origin_number,
+        expert_usage.num_choices / numbered.norm as length
+    from expert_usage
+    join numbered
+        on expert_usage.layer_id = numbered.layer_id
+        and expert_usage.request_id = numbered.request_id
+),
+cosines as (
     select
         one.layer_id,
-        one.request_id,
-        two.request_id as other_id,
-        sum(cast(one.num_choices as double) * two.num_choices) as product
-    from expert_usage as one
-    join expert_usage as two
+        one.number,
+        two.number as other_number,
+        sum(one.length * two.length) as cosine
+    from units as one
+    join units as two
         on one.layer_id = two.layer_id
         and one.expert_id = two.expert_id
-        and one.origin <> two.origin
-    group by one.layer_id, one.request_id, two.request_id
+        and one.number < two.number
+    group by one.layer_id, one.number, two.number
+),
+both_ways as (
+    select layer_id, number, other_number, cosine
+    from cosines
+    union all
+    select layer_id, other_number as number, number as other_number, cosine
+    from cosines
 ),
 neighbours as (
     select
         one.layer_id,
-        one.request_id,
+        one.number,
         case when one.domain = two.domain then 1 else 0 end as same_domain,
         row_number() over (
-            partition by one.layer_id, one.request_id
-            order by
-                round(coalesce(products.product, 0) / (one.norm * two.norm), 12) desc,
-                two.request_id
+            partition by one.layer_id, one.number
+            order by round(coalesce(both_ways.cosine, 0), 12) desc, two.number
         ) as place
-    from totals as one
-    join totals as two on one.layer_id = two.layer_id and one.origin <> two.origin
-    left join products
-        on one.layer_id = products.layer_id
-        and one.request_id = products.request_id
-        and two.request_id = products.other_id
+    from numbered as one
+    join numbered as two
+        on one.layer_id = two.layer_id and one.origin_number <> two.origin_number
+    left join both_ways
+        on one.layer_id = both_ways.layer_id
+        and one.number = both_ways.number
+        and two.number = both_ways.other_number
 ),
 nearest as (
     select layer_id, sum(same_domain) as num_same
