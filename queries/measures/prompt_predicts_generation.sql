@@ -17,7 +17,7 @@
 --         correlation [Spearman, over pairs]
 -- key     layer_id
 -- values  correlation
--- null    generations
+-- null    phases
 -- order   layer_id
 with norms as (
     select

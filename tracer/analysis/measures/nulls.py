@@ -13,7 +13,7 @@ token_ids   tokens exchange their ids, in all layers alike: who is chosen for wh
 pairs       tokens of the second run change places, across requests: nothing is compared with its
             like
 runs        requests exchange their runs: the runs do not differ
-generations requests exchange what was generated: a prompt says nothing of what follows it
+phases      requests exchange what was generated: a prompt says nothing of what follows it
 dealt       choices of a layer are dealt anew among requests: each expert keeps its load, each
             request its number of choices
 """
@@ -26,7 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER, frame_of, replace
-from tracer.analysis.measures.usage_nulls import dealt_choices, exchanged_generations
+from tracer.analysis.measures.usage_nulls import dealt_choices, exchanged_phases
 
 __all__ = ["NULLS", "Redraw", "drawn_requests"]
 
@@ -245,7 +245,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "token_ids": _token_ids,
     "pairs": _other_pairs,
     "runs": _runs,
-    "generations": exchanged_generations,
+    "phases": exchanged_phases,
     "dealt": dealt_choices,
 }
 

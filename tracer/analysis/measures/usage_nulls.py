@@ -8,10 +8,10 @@ import polars as pl
 if TYPE_CHECKING:  # it lists these
     from tracer.analysis.measures.nulls import Redraw
 
-__all__ = ["dealt_choices", "exchanged_generations"]
+__all__ = ["dealt_choices", "exchanged_phases"]
 
 
-def exchanged_generations(redraw: "Redraw", rng: np.random.Generator) -> None:
+def exchanged_phases(redraw: "Redraw", rng: np.random.Generator) -> None:
     """Requests with both phases exchange their generated parts, all layers together.
 
     Source: Mantel (1967), The detection of disease clustering and a generalized regression
