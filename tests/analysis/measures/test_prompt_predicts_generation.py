@@ -1,6 +1,7 @@
 """prompt_predicts_generation: by hand, beside NumPy, and against exchanged generated parts."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,11 +48,13 @@ def cosines(counts):
     return np.round(unit @ unit.T, 12)
 
 
-def spearman(one, two):
-    """Of the upper triangles of two matrices, through ranks by counting."""
+def spearman(one, two, origin=None):
+    """Of the upper triangles of two matrices, through ranks by counting; equal origins left out."""
+    origin = np.arange(len(one)) if origin is None else origin
+    pairs = np.triu(origin[:, None] != origin, 1)
     ranks = []
     for matrix in (one, two):
-        value = matrix[np.triu_indices(len(matrix), 1)]
+        value = matrix[pairs]
         smaller = (value[:, None] > value).sum(1)
         ranks.append(smaller + ((value[:, None] == value).sum(1) + 1) / 2)
     return np.corrcoef(ranks)[0, 1]
@@ -80,10 +83,11 @@ def test_exchanged_parts_leave_no_correlation(planted, take):
     lake, requests = planted
     found = take(lake, "prompt_predicts_generation", draws=29)
     rng = np.random.default_rng(0)
+    recorded = matrices(requests)
     simulated = []
     for _ in range(300):
         drawn = []
-        for one, two in matrices(requests).values():
+        for one, two in recorded.values():
             order = rng.permutation(len(one))
             drawn.append(spearman(one, two[order][:, order]))
         simulated.append(drawn)
@@ -92,6 +96,22 @@ def test_exchanged_parts_leave_no_correlation(planted, take):
     assert_mean_of(found["correlation_chance"], simulated, 29)
     assert (found["correlation"] > found["correlation_chance_high"]).any()
     assert (found["correlation_high"] <= 1).all()
+
+
+def test_copies_of_a_request_are_no_pair(planted, take, copied):
+    """Pairs of equal origin are left out in NumPy too. The interval of one draw is its value.
+
+    Copies are alike in both phases: taken for pairs, they would raise the correlation."""
+    lake, requests = planted
+    requests = sorted(requests, key=lambda request: request.request_id)
+    places = copied([request.domain for request in requests])
+    some = [replace(requests[n], request_id=f"{i:02}") for i, n in enumerate(places)]
+    both = [n for n in places if requests[n].generated]
+    found = take(lake, "prompt_predicts_generation", draws=1)["correlation_low"].to_list()
+    drawn = matrices(some).values()
+    expected = [spearman(one, two, np.array(both)) for one, two in drawn]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert all(low < spearman(*pair) for low, pair in zip(found, drawn, strict=True))
 
 
 def test_the_null_moves_whole_generated_parts_and_nothing_else(made):
