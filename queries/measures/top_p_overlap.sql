@@ -26,6 +26,8 @@ with summed as (
         domain,
         expert_id,
         num_choices,
+        dense_rank() over (order by request_id) as number,
+        dense_rank() over (order by origin) as origin_number,
         sum(num_choices) over (partition by layer_id, request_id) as total,
         sum(num_choices) over (
             partition by layer_id, request_id
@@ -35,40 +37,33 @@ with summed as (
     from expert_usage
 ),
 members as (
-    select layer_id, request_id, origin, domain, expert_id
+    select layer_id, number, origin_number, domain, expert_id
     from summed
     where so_far - num_choices <= $top_p * total
 ),
 sets as (
-    select layer_id, request_id, origin, domain, count(*) as size
+    select layer_id, number, origin_number, domain, count(*) as size
     from members
-    group by layer_id, request_id, origin, domain
+    group by layer_id, number, origin_number, domain
 ),
 shared as (
-    select
-        one.layer_id,
-        one.request_id,
-        two.request_id as other_id,
-        max(case when one.domain = two.domain then 1 else 0 end) as same_domain,
-        count(*) as num_shared
+    select one.layer_id, one.number, two.number as other_number, count(*) as num_shared
     from members as one
     join members as two
         on one.layer_id = two.layer_id
         and one.expert_id = two.expert_id
-        and one.request_id < two.request_id
-        and one.origin <> two.origin
-    group by one.layer_id, one.request_id, two.request_id
+        and one.number < two.number
+        and one.origin_number <> two.origin_number
+    group by one.layer_id, one.number, two.number
 ),
 compared as (
     select
         shared.layer_id,
-        shared.same_domain,
+        case when one.domain = two.domain then 1 else 0 end as same_domain,
         shared.num_shared / cast(one.size + two.size - shared.num_shared as double) as overlap
     from shared
-    join sets as one
-        on shared.layer_id = one.layer_id and shared.request_id = one.request_id
-    join sets as two
-        on shared.layer_id = two.layer_id and shared.other_id = two.request_id
+    join sets as one on shared.layer_id = one.layer_id and shared.number = one.number
+    join sets as two on shared.layer_id = two.layer_id and shared.other_number = two.number
 ),
 overlap_sums as (
     select
@@ -79,9 +74,9 @@ overlap_sums as (
     group by layer_id
 ),
 copies as (
-    select layer_id, domain, origin, count(*) as num_copies, sum(size) as size_sum
+    select layer_id, domain, origin_number, count(*) as num_copies, sum(size) as size_sum
     from sets
-    group by layer_id, domain, origin
+    group by layer_id, domain, origin_number
 ),
 domain_sizes as (
     select

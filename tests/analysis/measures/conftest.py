@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tests.analysis.conftest import FilesLake, Request
+from tracer.analysis.measures import run
 from tracer.analysis.measures.run import Settings, run_measure
 
 NUM_EXPERTS, TOP_K, LAYERS = 8, 2, (1, 2, 5)
@@ -239,3 +240,27 @@ def planted(make_lake):
     """(lake, requests) of the planted run alone, for tests of what chance leaves of the plant."""
     requests = made_requests(3, planted=True)
     return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K), requests
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """Lets the bootstrap draw requests 0, 0, 0, 1, 2, ... of each domain, in the order of ids.
+
+    Returns a function that gives their places, for requests in that order with these domains.
+    """
+
+    def places(domain):
+        found = []
+        for name in sorted(set(domain)):
+            mine = np.flatnonzero(np.asarray(domain) == name)
+            found += mine[np.maximum(np.arange(len(mine)) - 2, 0)].tolist()
+        return found
+
+    def drawn(redraw, _rng):
+        recorded = redraw.recorded("scoped_requests").sort("origin")
+        chosen = recorded[places(recorded["domain"].to_list())]
+        ids = [f"{origin}#{number}" for number, origin in enumerate(chosen["origin"])]
+        redraw.put("scoped_requests", chosen.with_columns(request_id=pl.Series(ids)))
+
+    monkeypatch.setattr(run, "drawn_requests", drawn)
+    return places

@@ -4,7 +4,6 @@ import math
 from itertools import combinations
 
 import numpy as np
-import polars as pl
 import pytest
 
 from tests.analysis.measures.conftest import LAYERS, arrays_of, usage_of
@@ -76,30 +75,12 @@ def test_exchanged_domains_bring_both_means_to_that_of_all_pairs(planted, take):
     assert (found["difference"] > found["difference_chance_high"]).all()
 
 
-def test_copies_of_a_request_are_no_pair(planted, take, monkeypatch):
-    """Requests 0, 0, 0, 1, 2, ... of each domain: pairs of equal origin are left out in NumPy too.
-
-    A draw that always takes them stands for the bootstrap, whose interval is then one value."""
-    from tracer.analysis.measures import run
-
+def test_copies_of_a_request_are_no_pair(planted, take, copied):
+    """Pairs of equal origin are left out in NumPy too. The interval of one draw is its value."""
     lake, requests = planted
     usage = usage_of(arrays_of(requests))
-    chosen = np.concatenate(
-        [
-            np.maximum(np.flatnonzero(usage.domain == name) - 2, np.argmax(usage.domain == name))
-            for name in np.unique(usage.domain)
-        ]
-    )
-
-    def copied(redraw, rng):
-        recorded = redraw.recorded("scoped_requests").sort("origin")
-        drawn = recorded[chosen]
-        ids = pl.Series([f"{origin}#{n}" for n, origin in enumerate(drawn["origin"])])
-        redraw.put("scoped_requests", drawn.with_columns(request_id=ids))
-
-    monkeypatch.setattr(run, "drawn_requests", copied)
+    some = usage.some(copied(usage.domain))
     found = take(lake, "usage_similarity", draws=1)
-    some = usage.some(chosen)
     expected = pairwise(some, some.domain, some.request)
     names = ("within_similarity_low", "between_similarity_low", "difference_low")
     np.testing.assert_allclose(found.select(names).to_numpy(), expected[:, 1:4], atol=1e-12)

@@ -14,6 +14,9 @@ pairs       tokens of the second run change places, across requests, with all th
             among those that are compared: each run keeps its loads, nothing meets its like
 runs        requests of both runs exchange them by a coin's toss, those of one run alone are dealt
             anew within their domain: the runs do not differ
+phases      requests exchange what was generated: a prompt says nothing of what follows it
+dealt       choices of a layer are dealt anew among requests: each expert keeps its load, each
+            request its number of choices
 """
 
 import re
@@ -26,6 +29,7 @@ import polars as pl
 
 from tracer.analysis.measures.redraw import Redraw
 from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens
+from tracer.analysis.measures.usage_nulls import dealt_choices, exchanged_phases
 
 __all__ = ["NULLS", "null_words"]
 
@@ -46,7 +50,7 @@ def _experts(redraw: Redraw, rng: Rng) -> None:
     num_experts = _model(redraw)[0]
     layers = max(
         int(cast("int", redraw.recorded(name)["layer_id"].max()))
-        for name in ("usage_entries", "routing_entries")
+        for name in ("usage_entries", "phase_usage_entries", "routing_entries")
         if redraw.has(name)
     )
     shape = len(names), layers + 1, num_experts
@@ -57,10 +61,11 @@ def _experts(redraw: Redraw, rng: Rng) -> None:
         layer = entries["layer_id"].to_numpy().astype(np.int64)
         return names.search_sorted(domains).to_numpy().astype(np.int64), layer
 
-    if redraw.has("usage_entries"):
-        entries = redraw.recorded("usage_entries")
-        ids = renamed[*places(entries), entries["expert_id"].to_numpy().astype(np.int64)]
-        redraw.put("usage_entries", _with_ids(entries, ids))
+    for name in ("usage_entries", "phase_usage_entries"):
+        if redraw.has(name):
+            entries = redraw.recorded(name)
+            ids = renamed[*places(entries), entries["expert_id"].to_numpy().astype(np.int64)]
+            redraw.put(name, _with_ids(entries, ids))
     if redraw.has("routing_entries"):
         entries = redraw.recorded("routing_entries")
         domain, layer = places(entries)
@@ -162,6 +167,8 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "token_ids": _token_ids,
     "pairs": moved_tokens,
     "runs": exchanged_runs,
+    "phases": exchanged_phases,
+    "dealt": dealt_choices,
 }
 
 
