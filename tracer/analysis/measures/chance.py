@@ -55,7 +55,8 @@ def adjusted_probability(observed: Floats, drawn: Floats) -> Floats:
     Source: Westfall and Young (1993), single-step max-T.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        center, spread = np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0)
+        center = _mean(drawn)
+        spread = np.sqrt(_mean((drawn - center) ** 2))
         fixed = spread <= 1e-12 * np.maximum(np.abs(center), 1)
         scale = np.where(fixed, np.nan, spread)
         far = np.abs(drawn - center) / scale
