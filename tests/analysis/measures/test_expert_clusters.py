@@ -11,7 +11,8 @@ from tests.analysis.measures.conftest import (
     usage_of,
 )
 from tracer.analysis.measures.inputs import Asked, make_inputs
-from tracer.analysis.measures.nulls import NULLS, Redraw
+from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.measures.redraw import Redraw
 from tracer.analysis.sql import connect
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.analysis.measures.conftest import LAYERS, arrays_of, assert_mean_of, usage_of
 from tracer.analysis.measures.inputs import Asked, make_inputs
-from tracer.analysis.measures.nulls import NULLS, Redraw
+from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.measures.redraw import Redraw
 from tracer.analysis.sql import connect
 
 
@@ -128,7 +129,7 @@ def test_the_null_moves_whole_generated_parts_and_nothing_else(made):
         return found.sort("origin", "phase", "layer_id", "expert_id")
 
     recorded = table()
-    redraw = Redraw(con, reads)
+    redraw = Redraw(con)
     NULLS["phases"](redraw, np.random.default_rng(0))
     drawn = table()
     prompts = recorded.filter(phase="prompt")

@@ -9,6 +9,8 @@ uniform     each token chooses its k experts evenly and on its own
 swaps       tokens of a layer exchange choices, so that each expert keeps its load and each token
             k experts: who is chosen together is chance
 order       tokens of a request change places, in all layers alike: what follows what is chance
+layers      tokens of a request change places, in each layer on its own: a token's path through the
+            layers is chance
 token_ids   tokens exchange their ids, in all layers alike: who is chosen for what is chance
 pairs       tokens of the second run change places, across requests, with all their layers and
             among those that are compared: each run keeps its loads, nothing meets its like
@@ -152,6 +154,13 @@ def _order(redraw: Redraw, rng: Rng) -> None:
     )
 
 
+def _layers(redraw: Redraw, rng: Rng) -> None:
+    entries = redraw.recorded("routing_entries")  # groups lie together: see frame_of
+    group = entries.select(pl.struct("origin", "phase", "layer_id").rle_id()).to_series().to_numpy()
+    order = np.lexsort((rng.random(entries.height), group))
+    redraw.put("routing_entries", entries.with_columns(position=entries["position"][order]))
+
+
 def _token_ids(redraw: Redraw, rng: Rng) -> None:
     tokens = redraw.recorded("token_entries")
     shuffled = tokens["token_id"][rng.permutation(tokens.height)]
@@ -164,6 +173,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "uniform": _uniform,
     "swaps": _swaps,
     "order": _order,
+    "layers": _layers,
     "token_ids": _token_ids,
     "pairs": moved_tokens,
     "runs": exchanged_runs,
