@@ -1,7 +1,7 @@
 -- routing_fluctuation: the share of tokens that another run sends to another expert first.
 --
--- The first expert has the token's largest gate_weight. A token is compared where both runs routed the
--- same request at the same position and the scope holds no earlier token that differs (tokens
+-- The first expert has the token's largest gate_weight. A token is compared where both runs routed
+-- the same request at the same position and the scope holds no earlier token that differs (tokens
 -- whose ids are not known count as equal). Runs that share no token have 0 tokens and no values.
 -- The null lets each token meet a random token of the other run; its exact mean, from the loads of
 -- the compared tokens, is the closed form: what is left of a router that has forgotten each token
