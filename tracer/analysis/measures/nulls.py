@@ -14,6 +14,8 @@ pairs       tokens of the second run change places, across requests, with all th
             among those that are compared: each run keeps its loads, nothing meets its like
 runs        requests of both runs exchange them by a coin's toss, those of one run alone are dealt
             anew within their domain: the runs do not differ
+one_model   two samples of the first run's requests stand for the two runs: the second is the same
+            model on other requests
 """
 
 from collections.abc import Callable
@@ -23,7 +25,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracer.analysis.measures.redraw import Redraw
-from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens
+from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens, one_model
 
 __all__ = ["NULLS"]
 
@@ -146,6 +148,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "token_ids": _token_ids,
     "pairs": moved_tokens,
     "runs": exchanged_runs,
+    "one_model": one_model,
 }
 
 
