@@ -27,13 +27,15 @@
 with layers as (
     select
         layer_id,
-        (2 * row_number() over (order by layer_id) - 1) / cast(2 * count(*) over () as double) as depth
+        (2 * row_number() over (order by layer_id) - 1) / cast(2 * count(*) over () as double)
+            as depth
     from (select distinct layer_id from experts) as named
 ),
 other_layers as (
     select
         layer_id,
-        (2 * row_number() over (order by layer_id) - 1) / cast(2 * count(*) over () as double) as depth
+        (2 * row_number() over (order by layer_id) - 1) / cast(2 * count(*) over () as double)
+            as depth
     from (select distinct layer_id from other_experts) as named
 ),
 nearest as (
@@ -123,8 +125,8 @@ other_possible as (
     select cast(num_experts as double) * (num_experts - 1) / 2 as number
     from other_model
 ),
--- Values of a profile with their weights, 1 in sum; pairs never chosen are one value of 0.
 profiles as (
+    -- Values of a profile with their weights, 1 in sum; pairs never chosen are one value of 0.
     select
         experts.layer_id,
         'load' as profile,
@@ -231,8 +233,8 @@ other_profiles as (
     cross join other_possible
     group by other_pairs.layer_id
 ),
--- The area between the two distribution functions, step by step.
 steps as (
+    -- The area between the two distribution functions, step by step.
     select layer_id, other_layer_id, profile, domain, value, sum(weight) as rise
     from (
         select
