@@ -206,3 +206,25 @@ def test_runs_without_a_common_token_have_rows_without_values(made, make_lake, t
             assert found[column].null_count() == 3
         assert found[f"{value}_chance"].is_nan().all()
         assert found[f"{value}_p_adjusted"].is_nan().all()
+
+
+def test_one_model_puts_two_samples_of_the_first_run_in_the_place_of_both(pair):
+    lake, *_ = pair
+    con, redraw = opened(lake)
+    requests = redraw.recorded("scoped_requests")
+    recorded = redraw.recorded("other_routing_entries")
+    alike = 0
+    for seed in range(5):
+        NULLS["one_model"](redraw, np.random.default_rng(seed))
+        samples = [rows(con, f"from {prefix}scoped_requests") for prefix in ("", "other_")]
+        for sample in samples:
+            assert set(sample["origin"]) <= set(requests["origin"])
+            assert sorted(sample["domain"]) == sorted(requests["domain"])
+        alike += sorted(samples[0]["origin"]) == sorted(samples[1]["origin"])
+        other = rows(con, "from other_routing_entries")
+        assert other.sort(pl.all().exclude("expert_ids", "gate_weights")).equals(
+            redraw.recorded("routing_entries").sort(pl.all().exclude("expert_ids", "gate_weights"))
+        )
+    assert alike == 0
+    redraw.restore()
+    assert rows(con, "from other_routing_entries").equals(recorded)

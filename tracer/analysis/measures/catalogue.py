@@ -19,6 +19,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from tracer.errors import InputError
@@ -108,7 +109,7 @@ def measure_named(name: str) -> Measure:
     if name not in measure_names():
         raise InputError(f"no measure {name!r}", "`tracer query` lists them by their questions.")
     text = query_path(f"measures/{name}").read_text(encoding="utf-8")
-    header = [line for line in text.splitlines() if line.startswith("--")]
+    header = list(takewhile(lambda line: line.startswith("--"), text.splitlines()))
     fields: dict[str, str] = {}
     doc: list[str] = []
     field = ""

@@ -5,7 +5,10 @@ Each null keeps what a measure is not about and breaks what it is about:
 labels      domains of requests are exchanged: no domain differs from another
 experts     experts are renamed, in each domain and layer on its own: a domain keeps its
             concentration, domains agree by chance
-uniform     each token chooses its k experts evenly and on its own
+uniform     each token chooses its k experts evenly and on its own; its logits are dealt anew among
+            the experts, so it is as sure as it was
+logits      an expert's logits change places among the tokens of a layer: each expert keeps its
+            own, which of them meet in a token is chance; what was chosen stays
 swaps       tokens of a layer exchange choices, so that each expert keeps its load and each token
             k experts: who is chosen together is chance
 order       tokens of a request change places, in all layers alike: what follows what is chance
@@ -19,6 +22,8 @@ runs        requests of both runs exchange them by a coin's toss, those of one r
 phases      requests exchange what was generated: a prompt says nothing of what follows it
 dealt       choices of a layer are dealt anew among requests: each expert keeps its load, each
             request its number of choices
+one_model   two samples of the first run's requests stand for the two runs: the second is the same
+            model on other requests
 """
 
 import re
@@ -30,7 +35,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracer.analysis.measures.redraw import Redraw
-from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens
+from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens, one_model
 from tracer.analysis.measures.usage_nulls import dealt_choices, exchanged_phases
 
 __all__ = ["NULLS", "null_words"]
@@ -84,6 +89,11 @@ def _uniform(redraw: Redraw, rng: Rng) -> None:
     if redraw.has("usage_entries"):
         entries = redraw.recorded("usage_entries")
         redraw.put("usage_entries", _uniform_usage(entries, rng, num_experts, top_k))
+    if redraw.has("logit_entries"):
+        entries = redraw.recorded("logit_entries")
+        redraw.put(
+            "logit_entries", _with_logits(entries, rng.permuted(_logits_of(entries), axis=1))
+        )
 
 
 def _uniform_usage(entries: pl.DataFrame, rng: Rng, num_experts: int, top_k: int) -> pl.DataFrame:
@@ -108,6 +118,16 @@ def _uniform_usage(entries: pl.DataFrame, rng: Rng, num_experts: int, top_k: int
             "weight_sum": counts[used] * mean[row],
         }
     )
+
+
+def _logits(redraw: Redraw, rng: Rng) -> None:
+    entries = redraw.recorded("logit_entries")
+    logits = _logits_of(entries)
+    layers = entries["layer_id"].to_numpy()
+    for layer in np.unique(layers):
+        (rows,) = np.nonzero(layers == layer)
+        logits[rows] = rng.permuted(logits[rows], axis=0)
+    redraw.put("logit_entries", _with_logits(entries, logits))
 
 
 def _swaps(redraw: Redraw, rng: Rng) -> None:
@@ -171,6 +191,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "labels": _labels,
     "experts": _experts,
     "uniform": _uniform,
+    "logits": _logits,
     "swaps": _swaps,
     "order": _order,
     "layers": _layers,
@@ -179,6 +200,7 @@ NULLS: dict[str, Callable[[Redraw, Rng], None]] = {
     "runs": exchanged_runs,
     "phases": exchanged_phases,
     "dealt": dealt_choices,
+    "one_model": one_model,
 }
 
 
@@ -210,6 +232,17 @@ def _random_choices(rng: Rng, rows: int, num_experts: int, top_k: int) -> Ints:
 def _ids_of(entries: pl.DataFrame) -> Ints:
     ids = entries["expert_ids"].explode().to_numpy().astype(np.int64)
     return ids.reshape(entries.height, -1)
+
+
+def _logits_of(entries: pl.DataFrame) -> npt.NDArray[np.float32]:
+    """Logits [rows, experts], a copy."""
+    return entries["logits"].explode().to_numpy().reshape(entries.height, -1).copy()
+
+
+def _with_logits(entries: pl.DataFrame, logits: npt.NDArray[np.float32]) -> pl.DataFrame:
+    kind = entries.schema["logits"]
+    lists = pl.Series(logits, dtype=pl.Array(pl.Float32, logits.shape[1])).cast(kind)
+    return entries.with_columns(logits=lists)
 
 
 def _lists(entries: pl.DataFrame, ids: Ints) -> pl.Series:

@@ -10,7 +10,7 @@ import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER, frame_of, replace
 
-__all__ = ["Redraw", "drawn_requests"]
+__all__ = ["Redraw", "drawn_requests", "with_replacement"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator
@@ -56,7 +56,7 @@ def drawn_requests(redraw: Redraw, rng: Rng) -> None:
     are drawn on their own.
     """
     requests = redraw.recorded("scoped_requests")
-    drawn = _with_replacement(requests, rng)
+    drawn = with_replacement(requests, rng)
     redraw.put("scoped_requests", drawn)
     name = f"{OTHER}scoped_requests"
     if not redraw.has(name):
@@ -68,10 +68,11 @@ def drawn_requests(redraw: Redraw, rng: Rng) -> None:
         .select(other.columns)
     )
     alone = other.join(requests, on="origin", how="anti", maintain_order="left")
-    redraw.put(name, pl.concat([shared, _with_replacement(alone, rng)]))
+    redraw.put(name, pl.concat([shared, with_replacement(alone, rng)]))
 
 
-def _with_replacement(requests: pl.DataFrame, rng: Rng) -> pl.DataFrame:
+def with_replacement(requests: pl.DataFrame, rng: Rng) -> pl.DataFrame:
+    """As many requests of each domain, with replacement, under new ids."""
     domain = (requests["domain"].rank("dense").cast(pl.Int64) - 1).to_numpy()
     order = np.argsort(domain, kind="stable")
     chosen = np.empty(requests.height, dtype=np.int64)

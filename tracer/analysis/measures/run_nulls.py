@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER
-from tracer.analysis.measures.redraw import Redraw, Rng
+from tracer.analysis.measures.redraw import Redraw, Rng, with_replacement
 
-__all__ = ["exchanged_runs", "moved_tokens"]
+__all__ = ["exchanged_runs", "moved_tokens", "one_model"]
 
 _OF_REQUESTS = (
     "scoped_requests",
@@ -65,3 +65,13 @@ def exchanged_runs(redraw: Redraw, rng: Rng) -> None:
         first, second = redraw.recorded(name), redraw.recorded(f"{OTHER}{name}")
         redraw.put(name, pl.concat([first.filter(~moves), second.filter(moves)]))
         redraw.put(f"{OTHER}{name}", pl.concat([second.filter(~moves), first.filter(moves)]))
+
+
+def one_model(redraw: Redraw, rng: Rng) -> None:
+    """Two samples of the first run's requests, drawn on their own, stand for the two runs."""
+    requests = redraw.recorded("scoped_requests")
+    redraw.put("scoped_requests", with_replacement(requests, rng))
+    redraw.put(f"{OTHER}scoped_requests", with_replacement(requests, rng))
+    for name in ("asked", *_OF_REQUESTS[1:]):
+        if redraw.has(name) and redraw.has(f"{OTHER}{name}"):
+            redraw.put(f"{OTHER}{name}", redraw.recorded(name))

@@ -1,0 +1,109 @@
+-- mass_centrality: the rank correlation of routing mass with ties between experts, by layer.
+--
+-- Mass and centrality are those of mass_ranks: mean gate weight over all tokens, and the sum of an
+-- expert's positive phi coefficients with others of its layer. Spearman's correlation is over all
+-- experts of the layer, equal ones share their mean rank; it has no value where either does not
+-- vary. Near 1, mass also says who holds the routing together; near 0 the two are different
+-- things. Loads alone tie the two, so compare with the null: it keeps every expert's load and
+-- mass and exchanges choices between tokens.
+--
+-- asks    Is an expert's mass enough to tell how it is tied to others?
+-- source  INFORM (arXiv 2602.04291) says that mass and other importance diverge; this analogue on
+--         routed experts is ours
+-- reads   expert_choices, expert_usage, experts
+-- binds   none
+-- yields  layer_id, num_experts [experts compared], num_ties [pairs with positive phi],
+--         spearman [-1 to 1]
+-- key     layer_id
+-- values  num_ties, spearman
+-- null    swaps
+-- order   layer_id
+with totals as (
+    select layer_id, cast(count(*) as double) as num_tokens
+    from expert_choices
+    where rank = 1
+    group by layer_id
+),
+masses as (
+    select layer_id, expert_id, sum(weight_sum) as weight_sum
+    from expert_usage
+    group by layer_id, expert_id
+),
+shares as (
+    select
+        expert_choices.layer_id,
+        expert_choices.expert_id,
+        count(*) / max(totals.num_tokens) as share
+    from expert_choices
+    join totals on expert_choices.layer_id = totals.layer_id
+    group by expert_choices.layer_id, expert_choices.expert_id
+),
+pairs as (
+    select
+        one.layer_id,
+        one.expert_id,
+        two.expert_id as other_expert_id,
+        cast(count(*) as double) as num_tokens
+    from expert_choices as one
+    join expert_choices as two
+        on one.request_id = two.request_id
+        and one.position = two.position
+        and one.layer_id = two.layer_id
+        and one.expert_id <> two.expert_id
+    group by one.layer_id, one.expert_id, two.expert_id
+),
+ties as (
+    select
+        pairs.layer_id,
+        pairs.expert_id,
+        (pairs.num_tokens / totals.num_tokens - mine.share * theirs.share)
+            / sqrt(mine.share * (1 - mine.share) * theirs.share * (1 - theirs.share)) as phi
+    from pairs
+    join totals on pairs.layer_id = totals.layer_id
+    join shares as mine
+        on pairs.layer_id = mine.layer_id and pairs.expert_id = mine.expert_id
+    join shares as theirs
+        on pairs.layer_id = theirs.layer_id and pairs.other_expert_id = theirs.expert_id
+    where mine.share < 1 and theirs.share < 1
+),
+sums as (
+    select layer_id, expert_id, count(*) as degree, sum(phi) as centrality
+    from ties
+    where phi > 0.000000000001
+    group by layer_id, expert_id
+),
+valued as (
+    select
+        experts.layer_id,
+        round(coalesce(masses.weight_sum, 0), 9) as mass,
+        coalesce(sums.degree, 0) as degree,
+        round(coalesce(sums.centrality, 0), 12) as centrality
+    from experts
+    join totals on experts.layer_id = totals.layer_id
+    left join masses
+        on experts.layer_id = masses.layer_id and experts.expert_id = masses.expert_id
+    left join sums on experts.layer_id = sums.layer_id and experts.expert_id = sums.expert_id
+),
+ranked as (
+    -- Equal values share the mean of their ranks; sums in another order differ in the last digits.
+    select
+        layer_id,
+        degree,
+        rank() over (partition by layer_id order by mass)
+            + (count(*) over (partition by layer_id, mass) - 1) / cast(2 as double) as mass_rank,
+        rank() over (partition by layer_id order by centrality)
+            + (count(*) over (partition by layer_id, centrality) - 1) / cast(2 as double)
+            as centrality_rank
+    from valued
+)
+select
+    layer_id,
+    count(*) as num_experts,
+    cast(sum(degree) / 2 as bigint) as num_ties,
+    case
+        when min(mass_rank) < max(mass_rank) and min(centrality_rank) < max(centrality_rank)
+            then corr(mass_rank, centrality_rank)
+    end as spearman
+from ranked
+group by layer_id
+order by layer_id
