@@ -56,6 +56,10 @@ class RequestLayers:
         """Requests of each domain: int64 [domains]."""
         return np.bincount(self.domain, minlength=len(self.domains))
 
+    def put(self) -> None:
+        """Set the relation `numbered`: request_id, request_number, domain_number."""
+        self._con.register("numbered", self._numbered.to_arrow())
+
     def layer(self, layer_id: int) -> RequestUsage:
         """Usage in one layer; 12 bytes for every request and expert, and as much for a moment.
 
@@ -65,7 +69,7 @@ class RequestLayers:
         shape = len(self.domain), self.num_experts
         choices = np.zeros(shape[0] * shape[1], dtype=np.float32)
         weights = np.zeros(shape[0] * shape[1])
-        self._con.register("numbered", self._numbered.to_arrow())
+        self.put()
         binds = {"run_id": self.run_id, "layer_id": layer_id, "tokens": self.tokens}
         for batch in query_batches(self._con, "bootstrap/usage", _ROWS, **binds):
             lengths = batch["expert_ids"].list.len().to_numpy()
