@@ -18,9 +18,19 @@ import polars as pl
 from tracer.analysis.sql import query_text
 from tracer.errors import InputError
 from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
-from tracer.schema import query_path
+from tracer.schema import TABLES, query_path
 
-__all__ = ["OTHER", "Asked", "frame_of", "make_inputs", "needed", "replace"]
+__all__ = [
+    "OTHER",
+    "Asked",
+    "frame_of",
+    "has_gate_weights",
+    "make_inputs",
+    "needed",
+    "renamed",
+    "replace",
+    "tables_of",
+]
 
 OTHER = "other_"
 _REQUESTS = "scoped_requests"
@@ -98,7 +108,7 @@ def make_inputs(
     row = {name: asked.run[name] for name in ("run_id", "num_experts", "top_k", "moe_layers")}
     replace(con, f"{prefix}asked", pl.DataFrame([{**row, "tokens": asked.tokens}]))
     for name in dict.fromkeys([_REQUESTS, *names]):
-        text = _renamed(query_text(f"inputs/{name}"), prefix)
+        text = renamed(query_text(f"inputs/{name}"), prefix)
         if name == _REQUESTS:
             found = con.sql(text, params={"domains": json.dumps(dict(asked.domains))}).pl()
             if found.is_empty():
@@ -113,6 +123,13 @@ def make_inputs(
             con.execute(f"create or replace temp table {prefix}{name} as\n{text}")
         else:
             con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
+
+
+def tables_of(reads: Iterable[str]) -> list[str]:
+    """Tables of the lake behind the relations of a measure, but for those of `scoped_requests`."""
+    every = [needed([name], OTHER if name.startswith(OTHER) else "") for name in reads]
+    names = {name for names in every for name in names} - {_REQUESTS}
+    return [table for table in TABLES if any(table in _reads(name) for name in names)]
 
 
 def replace(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
@@ -159,7 +176,7 @@ def _reads(name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in line.removeprefix("-- reads").split(","))
 
 
-def _renamed(text: str, prefix: str) -> str:
+def renamed(text: str, prefix: str) -> str:
     """The text with ``prefix`` before the names of all relations that are made here."""
     if not prefix:
         return text
