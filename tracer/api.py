@@ -96,6 +96,8 @@ class TraceLake:
         seed: int = 0,
         level: float = 0.95,
         requests: int | None = None,
+        engine: str = "duckdb",
+        master: str | None = None,
         **options: Any,
     ) -> MeasureResult:
         """A measure of a run, as ``tracer query`` takes it; its ``frame`` is a Polars frame.
@@ -111,6 +113,8 @@ class TraceLake:
             seed: of all draws and of the choice of requests.
             level: of intervals and bands, such as 0.95.
             requests: most requests to take; None takes all.
+            engine: duckdb, polars or spark; the other two take no draws.
+            master: of Spark; None runs it in this process.
             options: those of the measure, by name.
 
         Raises:
@@ -134,6 +138,8 @@ class TraceLake:
             other_run_id=other_run_id,
             settings=settings,
             binds=options,
+            engine=engine,
+            master=master,
         )
 
     def audit(

@@ -11,6 +11,7 @@ import pytest
 
 from tracer.analysis.measures.catalogue import measure_named, measure_names
 from tracer.api import open_lake
+from tracer.cli.query import command
 from tracer.errors import InputError
 
 # In `interchange`: three tokens of "a" choose 0 and 1, three of "b" 0 and 2, in layers 1 and 3.
@@ -80,6 +81,25 @@ def test_draws_add_columns_and_the_seed_fixes_them(tracer, lake):
     assert tracer(*words).stdout == told.stdout
     assert tracer(*words, "--seed", "1").stdout != told.stdout
     assert tracer(*words, "--level", "0.2").stdout != told.stdout
+
+
+def test_options_of_a_measure_reach_it(tracer, lake):
+    """Of lists (1, 0) and (2, 0) the first places hold 1 and 2 only."""
+    columns = "presence", "candidate"
+    found = [[row[name] for row in query(tracer, "committee")[:4]] for name in columns]
+    assert found == [[1, 0.5, 0.5, 0], [True, False, False, False]]
+    words = ["committee", "--min-presence", "0.5", "--rank-cutoff", "1"]
+    found = [[row[name] for row in query(tracer, *words)[:4]] for name in columns]
+    assert found == [[0, 0.5, 0.5, 0], [False, True, True, False]]
+    tracer("query", *words[:-1], "0.5").failed(2, "--rank-cutoff")
+    tracer("query", *words[:2], "some").failed(2, "--min-presence")
+
+
+def test_no_option_of_a_measure_is_one_of_all_measures():
+    """A bind --seed, say, would leave the seed of draws without a name."""
+    for name in measure_names():
+        flags = [flag for option in command.get_command(None, name).params for flag in option.opts]
+        assert len(flags) == len(set(flags)), name
 
 
 def test_the_output_is_of_the_format_its_suffix_says(tracer, lake):

@@ -64,9 +64,11 @@ LIBRARY_HOMES = {
         "tracer.schema",
         "tracer.store",
     ),
+    "pyspark": ("tracer.analysis.measures.spark",),
     "pydantic": ("tracer.workflow.job_file",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
+    "sqlglot": ("tracer.analysis.measures.spark",),
     "tokenizers": ("tracer.demo.tokens",),
     "torch": (
         "tracer.bench.engine",
@@ -84,7 +86,9 @@ LIBRARY_HOMES = {
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
     "psutil": (),
+    "pyspark": (),
     "safetensors": (),
+    "sqlglot": (),
     "tokenizers": (),
     "torch": (
         "tracer.bench.memory",

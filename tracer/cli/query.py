@@ -152,6 +152,14 @@ def _common_options(measure: "Measure") -> list[click.Parameter]:
         show_default=True,
         help="Of intervals and bands of chance.",
     )
+    @click.option(
+        "--engine",
+        type=click.Choice(("duckdb", "polars", "spark")),
+        default="duckdb",
+        show_default=True,
+        help="What runs the SQL; the other two have no draws.",
+    )
+    @click.option("--master", help="URL of a Spark master.  [default: this process]")
     @lake_option
     @click.option(
         "--output",
@@ -213,6 +221,8 @@ def _take(
     domains_file: Path | None,
     output: Path | None,
     output_format: str,
+    engine: str,
+    master: str | None,
     other_run_id: str | None = None,
     **given: Any,
 ) -> None:
@@ -228,6 +238,8 @@ def _take(
         raise click.UsageError("--format parquet needs --output.")
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"--output: there is no folder {str(output.parent)!r}.")
+    if master is not None and engine != "spark":
+        raise click.UsageError("--master belongs to --engine spark.")
     if measure.compares and other_run_id is None:
         raise click.UsageError(f"{measure.name} compares two runs: name one with --other-run.")
     binds = {bind.name: given.pop(f"{_BIND}{bind.name}") for bind in measure.binds}
@@ -241,6 +253,8 @@ def _take(
             settings=settings,
             binds=binds,
             progress=progress,
+            engine=engine,
+            master=master,
         )
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)

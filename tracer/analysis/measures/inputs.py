@@ -18,9 +18,20 @@ import polars as pl
 from tracer.analysis.sql import query_text
 from tracer.errors import InputError
 from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
-from tracer.schema import query_path
+from tracer.schema import TABLES, query_path
 
-__all__ = ["OTHER", "Asked", "frame_of", "make_inputs", "needed", "one_row", "replace"]
+__all__ = [
+    "OTHER",
+    "Asked",
+    "frame_of",
+    "has_gate_weights",
+    "make_inputs",
+    "needed",
+    "one_row",
+    "renamed",
+    "replace",
+    "tables_of",
+]
 
 OTHER = "other_"
 _REQUESTS = "scoped_requests"
@@ -105,7 +116,7 @@ def make_inputs(
         names.insert(names.index("usage_entries"), "routing_entries")
     for name in dict.fromkeys([_REQUESTS, *names]):
         instead = asked.exclude_template and name == "usage_entries"
-        text = _renamed(query_text(f"inputs/{'usage_of_rows' if instead else name}"), prefix)
+        text = renamed(query_text(f"inputs/{'usage_of_rows' if instead else name}"), prefix)
         if name == _REQUESTS:
             found = con.sql(text, params={"domains": json.dumps(dict(asked.domains))}).pl()
             if found.is_empty():
@@ -129,8 +140,15 @@ def make_inputs(
 
 def one_row(con: duckdb.DuckDBPyConnection, name: str, prefix: str = "") -> tuple[int, ...]:
     """What ``queries/inputs/<name>.sql`` yields, which is one row, of a run's relations."""
-    row: tuple[int, ...] = con.sql(_renamed(query_text(f"inputs/{name}"), prefix)).fetchall()[0]
+    row: tuple[int, ...] = con.sql(renamed(query_text(f"inputs/{name}"), prefix)).fetchall()[0]
     return row
+
+
+def tables_of(reads: Iterable[str]) -> list[str]:
+    """Tables of the lake behind the relations of a measure, but for those of `scoped_requests`."""
+    every = [needed([name], OTHER if name.startswith(OTHER) else "") for name in reads]
+    names = {name for names in every for name in names} - {_REQUESTS}
+    return [table for table in TABLES if any(table in _reads(name) for name in names)]
 
 
 def replace(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
@@ -180,7 +198,7 @@ def _reads(name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in line.removeprefix("-- reads").split(","))
 
 
-def _renamed(text: str, prefix: str) -> str:
+def renamed(text: str, prefix: str) -> str:
     """The text with ``prefix`` before the names of all relations that are made here."""
     if not prefix:
         return text

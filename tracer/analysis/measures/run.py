@@ -1,7 +1,7 @@
 """Runs a measure of the catalogue on a lake, with its chance level and its interval."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -10,7 +10,8 @@ import polars as pl
 
 from tracer.analysis.measures.catalogue import Measure, measure_named
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
-from tracer.analysis.measures.inputs import OTHER, Asked, has_gate_weights, make_inputs
+from tracer.analysis.measures.engines import ENGINES, points_on
+from tracer.analysis.measures.inputs import OTHER, Asked, frame_of, has_gate_weights, make_inputs
 from tracer.analysis.measures.notes import notes_on
 from tracer.analysis.measures.nulls import NULLS
 from tracer.analysis.measures.redraw import Redraw, drawn_requests
@@ -68,6 +69,8 @@ def run_measure(
     settings: Settings | None = None,
     binds: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    engine: str = "duckdb",
+    master: str | None = None,
 ) -> MeasureResult:
     """Take the measure ``name`` of a run.
 
@@ -79,14 +82,19 @@ def run_measure(
         settings: tokens, domains, draws.
         binds: of the measure, by name.
         progress: told (done, total) draws.
+        engine: one of ``ENGINES``; all but duckdb give points only, and take no draws.
+        master: of Spark; None runs it in this process.
 
     Raises:
+        MissingLibraryError: the engine is not installed.
         InputError: an unknown measure or option, nothing in the scope, a second run missing, too
             many or of another size, something the run did not record.
         UnknownRunError: no such run.
         DamagedDataError: a file of the lake is missing or broken.
     """
     settings = settings or Settings()
+    if engine not in ENGINES:
+        raise InputError(f"no engine {engine!r}", f"there are: {', '.join(ENGINES)}.")
     measure = measure_named(name)
     bound = measure.bound(dict(binds or {}))
     if measure.compares != (other_run_id is not None):
@@ -105,6 +113,9 @@ def run_measure(
             "`tracer query` lists measures that count choices alone.",
         )
     notes = list(_compared(measure, runs[0][1], runs[1][1])) if measure.compares else []
+    if engine != "duckdb" and settings.draws:
+        notes.append(f"{engine} takes the measure once, so there are no chance levels.")
+        settings = replace(settings, draws=0)
     con = connect(lake, None if measure.compares else str(runs[0][1]["run_id"]))
     try:
         for prefix, run in runs:
@@ -119,7 +130,12 @@ def run_measure(
             keep = settings.draws > 0
             make_inputs(con, measure.reads, asked, prefix=prefix, keep=keep)
             notes += notes_on(con, asked, prefix)
-        frame = _with_draws(con, measure, bound, settings, progress)
+        if engine == "duckdb":
+            frame = _with_draws(con, measure, bound, settings, progress)
+        else:
+            names = [f"{p}{name}" for p, _ in runs for name in ("asked", "scoped_requests")]
+            given = {name: frame_of(con, name) for name in names}
+            frame = points_on(engine, lake, measure, bound, given, master=master)
     finally:
         con.close()
     return MeasureResult(measure, frame, tuple(notes))

@@ -1,0 +1,169 @@
+-- domain_overlap: how far two domains rely on the same experts of a layer.
+--
+-- The Jaccard index of the two domains' lists, which hold the first k experts by ECI, equal ones by
+-- id. jaccard_closed_form is its mean over random sets of the lists' sizes, from the hypergeometric
+-- distribution of what they share. The null renames experts in each domain on its own, which draws
+-- just those sets: the mean of its draws tends to the closed form.
+--
+-- asks    Do domains rely on the same experts?
+-- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 13; the closed form is ours
+-- reads   expert_usage, experts, model, scoped_requests
+-- binds   $rank_cutoff = 0: how deep each domain's list goes; 0 takes the run's top-k.
+-- yields  layer_id, domain_a, domain_b, num_shared [experts], jaccard [shared over listed by any],
+--         jaccard_closed_form [mean over random lists]
+-- key     layer_id, domain_a, domain_b
+-- values  jaccard
+-- null    experts
+-- order   layer_id, domain_a, domain_b
+with rules as (
+    select
+        num_experts,
+        top_k,
+        case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth
+    from model
+),
+used as (
+    select
+        layer_id,
+        domain,
+        expert_id,
+        sum(num_choices) as num_choices,
+        sum(weight_sum) as weight_sum
+    from expert_usage
+    group by layer_id, domain, expert_id
+),
+sizes as (
+    select used.layer_id, used.domain, sum(used.num_choices) as num_choices
+    from used
+    group by used.layer_id, used.domain
+),
+contributions as (
+    select
+        used.layer_id,
+        used.domain,
+        used.expert_id,
+        used.weight_sum / (cast(sizes.num_choices as double) / rules.top_k) as eci
+    from used
+    join sizes on used.layer_id = sizes.layer_id and used.domain = sizes.domain
+    cross join rules
+),
+ranked as (
+    select
+        contributions.layer_id,
+        contributions.domain,
+        contributions.expert_id,
+        contributions.eci,
+        row_number() over (
+            partition by contributions.layer_id, contributions.domain
+            order by contributions.eci desc, contributions.expert_id
+        ) as place
+    from contributions
+),
+listed as (
+    select ranked.layer_id, ranked.domain, ranked.expert_id
+    from ranked
+    cross join rules
+    where ranked.place <= rules.depth
+),
+lists as (
+    select listed.layer_id, listed.domain, count(*) as size
+    from listed
+    group by listed.layer_id, listed.domain
+),
+shared as (
+    select
+        one.layer_id,
+        one.domain as domain_a,
+        another.domain as domain_b,
+        count(*) as num_shared
+    from listed as one
+    join listed as another
+        on one.layer_id = another.layer_id and one.expert_id = another.expert_id
+    where one.domain < another.domain
+    group by one.layer_id, one.domain, another.domain
+),
+pairs as (
+    select
+        one.layer_id,
+        one.domain as domain_a,
+        another.domain as domain_b,
+        one.size as size_a,
+        another.size as size_b
+    from lists as one
+    join lists as another on one.layer_id = another.layer_id
+    where one.domain < another.domain
+),
+numbers as (
+    select distinct expert_id + 1 as number
+    from experts
+    union all
+    select 0 as number
+),
+factorials as (
+    select
+        numbers.number,
+        sum(case when numbers.number = 0 then 0 else ln(numbers.number) end)
+            over (order by numbers.number) as log_factorial
+    from numbers
+),
+sizes_of_pairs as (
+    select distinct pairs.size_a, pairs.size_b, rules.num_experts
+    from pairs
+    cross join rules
+),
+possible as (
+    select
+        sizes_of_pairs.size_a,
+        sizes_of_pairs.size_b,
+        sizes_of_pairs.num_experts,
+        numbers.number as num_shared
+    from sizes_of_pairs
+    cross join numbers
+    where numbers.number <= sizes_of_pairs.size_a
+        and numbers.number <= sizes_of_pairs.size_b
+        and numbers.number >= sizes_of_pairs.size_a + sizes_of_pairs.size_b
+            - sizes_of_pairs.num_experts
+),
+chances as (
+    select
+        possible.size_a,
+        possible.size_b,
+        sum(
+            exp(
+                all_a.log_factorial + rest_a.log_factorial
+                + all_b.log_factorial + rest_b.log_factorial
+                - shared_by.log_factorial - only_a.log_factorial - only_b.log_factorial
+                - neither.log_factorial - every.log_factorial
+            )
+            * possible.num_shared
+            / cast(possible.size_a + possible.size_b - possible.num_shared as double)
+        ) as jaccard
+    from possible
+    join factorials as all_a on all_a.number = possible.size_a
+    join factorials as all_b on all_b.number = possible.size_b
+    join factorials as rest_a on rest_a.number = possible.num_experts - possible.size_a
+    join factorials as rest_b on rest_b.number = possible.num_experts - possible.size_b
+    join factorials as shared_by on shared_by.number = possible.num_shared
+    join factorials as only_a on only_a.number = possible.size_a - possible.num_shared
+    join factorials as only_b on only_b.number = possible.size_b - possible.num_shared
+    join factorials as neither
+        on neither.number
+        = possible.num_experts - possible.size_a - possible.size_b + possible.num_shared
+    join factorials as every on every.number = possible.num_experts
+    group by possible.size_a, possible.size_b
+)
+select
+    pairs.layer_id,
+    pairs.domain_a,
+    pairs.domain_b,
+    cast(coalesce(shared.num_shared, 0) as bigint) as num_shared,
+    coalesce(shared.num_shared, 0)
+        / cast(pairs.size_a + pairs.size_b - coalesce(shared.num_shared, 0) as double) as jaccard,
+    chances.jaccard as jaccard_closed_form
+from pairs
+join chances on pairs.size_a = chances.size_a and pairs.size_b = chances.size_b
+left join shared
+    on pairs.layer_id = shared.layer_id
+    and pairs.domain_a = shared.domain_a
+    and pairs.domain_b = shared.domain_b
+order by pairs.layer_id, pairs.domain_a, pairs.domain_b

@@ -1,0 +1,144 @@
+"""Measures by Polars: relations as lazy frames, then the same SQL where Polars' SQL can run it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from tracer.analysis.measures.engines import Points
+from tracer.errors import InputError, first_line
+from tracer.schema import arrow_schema
+
+__all__ = ["take"]
+
+Made = Mapping[str, pl.LazyFrame]
+_PLACE = ("request_id", "origin", "domain", "phase", "position", "layer_id")
+
+
+def take(name: str, points: Points) -> pl.DataFrame:
+    """Rows of the measure ``name``.
+
+    Raises:
+        InputError: Polars' SQL cannot run it.
+    """
+    tables = {table: _scan(table, files) for table, files in points.files.items()}
+    made = tables | {frame: held.lazy() for frame, held in points.frames.items()}
+    step = "its own text"
+    try:
+        for relation in points.relations:
+            step = f"the relation {relation.name}"
+            if relation.plain in _UNNESTED:
+                side = tables | _of_run(made, relation.name.removesuffix(relation.plain))
+                made[relation.name] = _UNNESTED[relation.plain](side)
+            else:
+                made[relation.name] = pl.SQLContext(made).execute(relation.text)
+        step = "its own text"
+        return pl.SQLContext(made).execute(points.text).collect()
+    except PolarsError as error:
+        raise InputError(
+            f"Polars' SQL cannot run the measure {name!r}, in {step}: {first_line(error)}",
+            "--engine duckdb runs every measure.",
+        ) from error
+
+
+def _scan(table: str, files: Sequence[str]) -> pl.LazyFrame:
+    empty: pl.DataFrame = pl.from_arrow(arrow_schema(table).empty_table())  # type: ignore[assignment]
+    if not files:
+        return empty.lazy()
+    return pl.scan_parquet(
+        list(files),
+        hive_partitioning=False,
+        glob=False,
+        schema=empty.schema,
+        missing_columns="insert",  # columns that are younger than a file
+    )
+
+
+def _of_run(made: Made, prefix: str) -> dict[str, pl.LazyFrame]:
+    """The relations of one run by their names in ``queries/inputs``."""
+    return {name.removeprefix(prefix): made[name] for name in made if name.startswith(prefix)}
+
+
+def _experts(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/experts.sql``."""
+    layers = made["asked"].select(
+        pl.col("moe_layers").alias("layer_id"),
+        pl.int_ranges(0, pl.col("num_experts"), dtype=pl.Int16).alias("expert_id"),
+    )
+    return layers.explode("layer_id").explode("expert_id").cast({"layer_id": pl.Int16})
+
+
+def _usage_entries(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/usage_entries.sql``."""
+    lists = ["expert_ids", "num_choices", "weight_sum"]
+    scope = pl.col("tokens")
+    both = (scope == "all") & pl.col("phase").is_in(["prompt", "generated"])
+    return (
+        made["usage"]
+        .join(made["asked"].select("run_id", "tokens"), on="run_id")
+        .filter((pl.col("phase") == scope) | both)
+        .rename({"request_id": "origin"})
+        .join(made["scoped_requests"].select("origin"), on="origin", how="semi")
+        .select("origin", "layer_id", *lists)
+        .explode(lists)
+        .rename({"expert_ids": "expert_id"})
+        .group_by("origin", "layer_id", "expert_id")
+        .agg(pl.col("num_choices").cast(pl.Int64).sum(), pl.col("weight_sum").sum())
+    )
+
+
+def _expert_choices(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/expert_choices.sql``."""
+    lists = {"expert_ids": "expert_id", "gate_weights": "gate_weight"}
+    ranks = pl.int_ranges(1, pl.col("expert_ids").list.len() + 1, dtype=pl.Int32)
+    return (
+        made["routed_tokens"]
+        .with_columns(rank=ranks)
+        .select(*_PLACE, "rank", *lists)
+        .explode("rank", *lists)
+        .rename(lists)
+        .cast({"gate_weight": pl.Float64})
+    )
+
+
+def _expert_logits(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/expert_logits.sql``."""
+    requests = made["scoped_requests"].select("request_id", "origin", "domain")
+    ids = pl.int_ranges(0, pl.col("logits").list.len(), dtype=pl.Int16)
+    columns = [name for name in _PLACE if name != "phase"]
+    return (
+        made["logit_entries"]
+        .join(requests, on="origin")
+        .with_columns(expert_id=ids)
+        .select(*columns, "expert_id", pl.col("logits").alias("logit"))
+        .explode("expert_id", "logit")
+        .cast({"logit": pl.Float64})
+    )
+
+
+def _router_weights(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/router_weights.sql``."""
+    place, width = pl.col("place"), pl.col("hidden_size")
+    return (
+        made["routers"]
+        .join(made["asked"].select("run_id"), on="run_id")
+        .with_columns(place=pl.int_ranges(0, pl.col("weight").list.len()))
+        .select("layer_id", "hidden_size", "place", "weight")
+        .explode("place", "weight")
+        .select(
+            "layer_id",
+            (place // width).cast(pl.Int16).alias("expert_id"),
+            (place % width).cast(pl.Int32).alias("dimension"),
+            pl.col("weight").cast(pl.Float64),
+        )
+    )
+
+
+# Relations whose texts unnest lists, which is written otherwise in every dialect.
+_UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
+    "expert_choices": _expert_choices,
+    "expert_logits": _expert_logits,
+    "experts": _experts,
+    "router_weights": _router_weights,
+    "usage_entries": _usage_entries,
+}
