@@ -65,6 +65,7 @@ LIBRARY_HOMES = {
         "tracer.store",
     ),
     "pydantic": ("tracer.workflow.job_file",),
+    "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
     "tokenizers": ("tracer.demo.tokens",),
@@ -84,6 +85,7 @@ LIBRARY_HOMES = {
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
     "psutil": (),
+    "resvg_py": (),
     "safetensors": (),
     "tokenizers": (),
     "torch": (

@@ -25,6 +25,19 @@ __all__ = ["command"]
     is_flag=True,
     help="Go on where prefix caching left prompt tokens without rows; the page says how many.",
 )
+@click.option("--compare", metavar="RUN", help="Another run of the lake to show beside this one.")
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the figures as SVG and PNG files; one with figures only is replaced.",
+)
+@click.option(
+    "--png/--no-png",
+    default=True,
+    show_default=True,
+    help="PNG files beside the SVG files of --figures; they need the extra `figures`.",
+)
 @lake_option
 def command(
     run_id: str | None,
@@ -32,17 +45,24 @@ def command(
     min_presence: float,
     domains_file: Path | None,
     allow_missing_tokens: bool,
+    compare: str | None,
+    figures: Path | None,
+    png: bool,
     lake_path: str,
 ) -> None:
     """Write a self-contained HTML report of one run.
 
-    Committees per layer, expert by layer heatmap, Jaccard matrix and Lorenz curves, over prompt
-    tokens, over generated tokens where there are any, and as the authors' script computes it.
+    Committees per layer, heatmaps of experts by layer and by domain, coverage and all other numbers
+    over depth, Jaccard matrix and Lorenz curves, over prompt tokens, over generated tokens where
+    there are any, and as the authors' script computes it. The numbers behind every figure can be
+    saved from the page.
 
     \b
     Examples:
         tracer report
         tracer report --run demo --output demo.html
+        tracer report --run demo --compare other-run
+        tracer report --figures figures --no-png
     """
     from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
@@ -56,5 +76,10 @@ def command(
         min_presence=min_presence,
         domains=domains,
         allow_missing_tokens=allow_missing_tokens,
+        compare=compare,
+        figures=figures,
+        png=png,
     )
+    if figures is not None:
+        click.echo(f"figures: {figures}")
     click.echo(f"report: {path} ({path.stat().st_size / 1e3:,.0f} kB)")
