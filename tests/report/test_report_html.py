@@ -176,7 +176,7 @@ def test_the_summary_puts_references_beside_the_numbers(audit):
     assert "committees of these sizes would hold 50.0 %." in text
     assert "mean Jaccard index of 0.556" in text
     assert "two random sets of 2 out of 8 experts have 0.191 in expectation" in text
-    assert text.count("Intervals and tests are not computed in this version.") == 1
+    assert text.count("Intervals and tests are not computed for this audit.") == 1
 
 
 def test_a_run_that_goes_on_is_told_beside_the_summary(audit):

@@ -41,7 +41,7 @@ def chart_svg(chart: Chart, *, heading: bool = False) -> str:
     axes = _Axes(chart, top, ticks[0], ticks[-1])
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {_WIDTH} {height}"'
+            f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}"'
             f' role="img" aria-label="{escape(chart_words(chart))}">'
         )
     ]
@@ -171,7 +171,7 @@ def _legend(chart: Chart) -> list[list[tuple[Series, float]]]:
     rows: list[list[tuple[Series, float]]] = []
     x = float(_WIDTH)
     for series in chart.series:
-        wide = 40 + _LETTER * len(_legend_text(series))
+        wide = 46 + _LETTER * len(_legend_text(series))
         if x + wide > _WIDTH:
             rows.append([])
             x = _LEFT

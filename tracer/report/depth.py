@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from tracer.records import Audit, LayerAudit
+from tracer.report.beside_chance import chance_charts, with_chance
 from tracer.report.chart import Chart, Dot, Series, finite
 from tracer.report.contributions import ContributionTable
 
@@ -20,15 +21,17 @@ def depth_charts(audit: Audit, table: ContributionTable) -> list[Chart]:
     """All charts of one audit, in the order the page shows them."""
     layers = sorted(audit.layers, key=lambda layer: layer.layer_id)
     ids = tuple(layer.layer_id for layer in layers)
+    gini = _gini(layers, ids, audit, table)
     return [
         _members(audit, layers, ids),
-        _sizes(layers, ids),
-        _coverage(layers, ids),
-        _lift(layers, ids),
-        _density(layers, ids),
-        _rank_var(layers, ids),
-        _jaccard(layers, ids, audit),
-        _gini(layers, ids, audit, table),
+        with_chance(audit, _sizes(layers, ids), "committee_size"),
+        with_chance(audit, _coverage(layers, ids), "coverage"),
+        with_chance(audit, _lift(layers, ids), "coverage_lift"),
+        with_chance(audit, _density(layers, ids), "influence_density"),
+        with_chance(audit, _rank_var(layers, ids), "rank_var"),
+        with_chance(audit, _jaccard(layers, ids, audit), "jaccard_mean"),
+        gini if audit.mode == "reference" else with_chance(audit, gini, "gini"),
+        *chance_charts(audit),
     ]
 
 

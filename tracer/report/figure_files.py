@@ -26,6 +26,7 @@ _KINDS = (
     "contributions",
     "coverage",
     "coverage-lift",
+    "domain-distance",
     "gini",
     "influence-density",
     "jaccard",
@@ -33,6 +34,7 @@ _KINDS = (
     "lorenz",
     "member-ranks",
     "rank-variance",
+    "task-specificity",
 )
 _AUDITS = ("gate-prompt", "gate-generated", "gate-last-prompt", "gate-all", "reference-last-prompt")
 # All files there can be: a folder of these and no others is an older one of ours.
@@ -73,7 +75,7 @@ def _figures(audit: Audit, other: Audit | None) -> Iterator[tuple[str, str]]:
             if audit.mode == "reference"
             else "all chosen experts"
         )
-        yield "lorenz", lorenz_svg(curves, heading=f"Lorenz curve of every layer, {counted}")
+        yield "lorenz", lorenz_svg(curves, heading=f"Lorenz curves, {counted} (pale: first layer)")
     if table.layer_ids and table.num_columns:
         yield "contributions", _contributions(audit, table)
     jaccard = jaccard_data(audit)
@@ -86,7 +88,7 @@ def _figures(audit: Audit, other: Audit | None) -> Iterator[tuple[str, str]]:
                 columns=jaccard["domains"],
                 scale=("0", "0.5", "1"),
                 heading=f"Jaccard index of top-{audit.rank_cutoff} lists, mean over layers",
-                axes=("domain", "domain"),
+                axes=("", ""),
             ),
         )
 
@@ -116,6 +118,7 @@ def _alone(svg: str) -> str:
     if found is None:  # every drawing has one
         raise AssertionError(start)
     x, y, width, height = found.groups()
+    start = start.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return (
         f'{start} width="{width}" height="{height}">\n<style>{figure_css()}</style>\n'
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="#fff"/>{rest}'

@@ -13,6 +13,7 @@ from tracer.report.palette import NUM_STEPS, scale_hex, step
 __all__ = ["grid_svg"]
 
 _LETTER = 6.6  # mean width of a letter, SVG units
+_BOLD_LETTER = 9.0  # of the heading
 _LONGEST = 24  # letters of a label
 _SCALE_WIDTH = 210
 _ROOM = 28  # between column labels that stand upright
@@ -47,14 +48,16 @@ def grid_svg(
     above = _LETTER * min(max(map(len, columns), default=1), _LONGEST) if turned else 14.0
     top = 92 + above
     right = above if turned else 12
-    width = left + max(wide * len(columns), _LEAST_BODY) + right
+    width = max(
+        left + max(wide * len(columns), _LEAST_BODY) + right, 24 + _BOLD_LETTER * len(heading)
+    )
     height = top + high * len(rows) + 12
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="chart"'
+            f'<svg class="chart"'
             f' viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(heading)}">'
         ),
-        f'<text class="heading" x="{left:.0f}" y="20">{escape(heading)}</text>',
+        f'<text class="heading" x="12" y="20">{escape(heading)}</text>',
         *_scale(scale, left),
         f'<text class="axis" x="{left:.0f}" y="82">{escape(axes[0])}</text>',
         (

@@ -64,7 +64,7 @@ def lorenz_svg(curves: Sequence[LorenzCurve], *, heading: str = "") -> str:
     box, top = LORENZ_BOX, 12 + (24 if heading else 0)
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="chart"'
+            f'<svg class="chart"'
             f' viewBox="-52 {-top} {box + 76} {box + top + 50}" role="img"'
             f' aria-label="Lorenz curves of {len(curves)} layers, each with its Gini coefficient">'
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tracer.records import Audit, LayerAudit
 from tracer.report import words
+from tracer.report.beside_chance import chance_layers, chance_of, chance_table, verdict_words
 from tracer.report.chart import Chart, Table, chart_table, finite
 from tracer.report.chart_svg import chart_svg
 from tracer.report.comparison import compare_audits, comparison_charts, comparison_table
@@ -54,6 +55,9 @@ def panel(audit: Audit, number: int, *, other: Audit | None, same_model: bool) -
         "committees": _committees(layers),
         "members": _members(layers),
     }
+    chance, by_chance = chance_of(audit), chance_layers(audit)
+    if chance is not None:
+        tables["chance"] = chance_table(chance.layers)
     small = len(jaccard["domains"]) <= _MOST_IN_TABLE
     found: dict[str, object] = {
         "number": number,
@@ -69,6 +73,10 @@ def panel(audit: Audit, number: int, *, other: Audit | None, same_model: bool) -
         "lorenz": lorenz_svg(curves),
         "truncation_gini": 1 - audit.rank_cutoff / audit.num_experts if audit.num_experts else None,
         "largest_share": heatmap["largest"] / SHARE_UNIT,
+        "chance": chance,
+        "by_chance": by_chance,
+        "membership": {layer_id: dict(one.membership) for layer_id, one in by_chance.items()},
+        "verdicts": verdict_words(chance) if chance else (),
         "comparison": None,
     }
     if other is not None:
