@@ -38,6 +38,12 @@ __all__ = ["command"]
     show_default=True,
     help="PNG files beside the SVG files of --figures; they need the extra `figures`.",
 )
+@click.option(
+    "--token-roles",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV or JSON with layer_id, expert_id, token_id and, if known, token: shown as a table.",
+)
 @lake_option
 def command(
     run_id: str | None,
@@ -48,6 +54,7 @@ def command(
     compare: str | None,
     figures: Path | None,
     png: bool,
+    token_roles: Path | None,
     lake_path: str,
 ) -> None:
     """Write a self-contained HTML report of one run.
@@ -79,6 +86,7 @@ def command(
         compare=compare,
         figures=figures,
         png=png,
+        token_roles=token_roles,
     )
     if figures is not None:
         click.echo(f"figures: {figures}")

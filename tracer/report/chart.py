@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypedDict
 
-from tracer.report.words import fixed
+from tracer.report.words import fixed, plural
 
 __all__ = ["Chart", "Dot", "Series", "Table", "chart_table", "chart_words", "finite"]
 
@@ -104,11 +104,11 @@ def chart_words(chart: Chart) -> str:
     if chart.dots:
         heights = [dot.value for dot in chart.dots]
         return (
-            f"{chart.title}: {len(heights)} dots from {_said(chart, min(heights))}"
+            f"{chart.title}: {plural(len(heights), 'dot')} from {_said(chart, min(heights))}"
             f" to {_said(chart, max(heights))}."
         )
     lines = [f"{s.name} {_span(chart, s.values)}" for s in chart.series]
-    return f"{chart.title} over {len(chart.layer_ids)} layers: {'; '.join(lines)}."
+    return f"{chart.title} over {plural(len(chart.layer_ids), 'layer')}: {'; '.join(lines)}."
 
 
 def _span(chart: Chart, values: Sequence[float | None]) -> str:

@@ -73,8 +73,8 @@ class Comparison:
             same = sum(1 for x in both if not x.gone and not x.come)
             words.append(
                 f"The committees are the same in {same} of them; of {kept + gone} members in"
-                f" {self.other_run_id}, {kept} are members in {self.run_id} too, {gone} are not,"
-                f" and {come} are new."
+                f" {self.other_run_id}, {kept} stayed in {self.run_id} and {gone} did not;"
+                f" {come} joined."
             )
         if known:
             words.append(

@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tracer.errors import InputError
 from tracer.records import Audit
 from tracer.report import words
+from tracer.report.chart import Table
 from tracer.report.palette import NUM_STEPS, STOPS, line_css, scale_css, step
-from tracer.report.panel import panel
+from tracer.report.panel import panel, roles_section
 
 __all__ = ["render_report"]
 
@@ -31,6 +32,7 @@ def render_report(
     tracer_version: str,
     others: Mapping[tuple[str, str], Audit] | None = None,
     same_model: bool = False,
+    token_roles: Table | None = None,
 ) -> str:
     """One self-contained HTML page on a run's audits.
 
@@ -40,6 +42,7 @@ def render_report(
         tracer_version: printed at the foot of the page
         others: audits of a run to compare with, by mode and token scope
         same_model: that run is of the same model, so expert ids mean the same
+        token_roles: tokens by layer and expert, as ``read_token_roles`` gives them
     """
     if not audits:
         raise InputError("a report needs at least one audit", "`tracer audit` makes one.")
@@ -71,6 +74,7 @@ def render_report(
                 )
                 for number, audit in enumerate(audits, start=1)
             ],
+            roles=roles_section(token_roles, audits[0]) if token_roles else None,
             modes=words.MODES,
             scopes=words.SCOPES,
             tracer_version=tracer_version,

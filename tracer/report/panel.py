@@ -15,7 +15,7 @@ from tracer.report.heatmap import SHARE_UNIT, heatmap_data
 from tracer.report.jaccard import jaccard_data, jaccard_matrix
 from tracer.report.lorenz import lorenz_curves, lorenz_svg
 
-__all__ = ["panel"]
+__all__ = ["file_name", "panel", "roles_section"]
 
 # Beyond this a table of all pairs is wider than a page; a canvas shows them instead.
 _MOST_IN_TABLE = 16
@@ -86,7 +86,7 @@ def panel(audit: Audit, number: int, *, other: Audit | None, same_model: bool) -
         tables["comparison"] = comparison_table(comparison)
         found |= {"comparison": comparison, "comparison_charts": _drawn(both)}
     found["data"] = {
-        "file": _file_name(audit),
+        "file": file_name(audit),
         "heatmap": heatmap,
         "jaccard": jaccard,
         "tables": tables,
@@ -98,7 +98,7 @@ def _drawn(charts: Sequence[Chart]) -> list[dict[str, object]]:
     return [{"chart": chart, "svg": chart_svg(chart)} for chart in charts]
 
 
-def _file_name(audit: Audit) -> str:
+def file_name(audit: Audit) -> str:
     """How the names of downloads begin: letters, digits, dots and dashes."""
     run = re.sub(r"[^\w.-]+", "-", audit.run_id, flags=re.ASCII).strip(".-") or "run"
     return f"{run[:60]}-{audit.mode}-{audit.tokens}"
@@ -121,3 +121,13 @@ def _members(layers: Sequence[LayerAudit]) -> Table:
         for member in layer.members
     ]
     return {"columns": ["layer_id", *_MEMBER_COLUMNS], "rows": rows}
+
+
+def roles_section(table: Table, audit: Audit) -> dict[str, object]:
+    """What the template needs of token roles; members are those of ``audit``."""
+    return {
+        "table": table,
+        "file": file_name(audit),
+        "layers": list(dict.fromkeys(row[0] for row in table["rows"])),
+        "members": {str(layer.layer_id): list(layer.committee) for layer in audit.layers},
+    }

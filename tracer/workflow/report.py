@@ -12,6 +12,7 @@ from tracer.records import Audit
 from tracer.report.figure_files import FIGURE_NAMES, figure_files
 from tracer.report.html import render_report
 from tracer.report.png import check_png, svg_to_png
+from tracer.report.token_roles import read_token_roles
 from tracer.store.lake import Lake
 
 __all__ = ["write_report"]
@@ -33,6 +34,7 @@ def write_report(
     compare: str | None = None,
     figures: Path | None = None,
     png: bool = True,
+    token_roles: Path | None = None,
 ) -> Path:
     """Write the report of a run to ``output``, whole or not at all.
 
@@ -48,6 +50,7 @@ def write_report(
         figures: folder for the figures as files, whole or not at all; an older one that holds
             figures only is replaced.
         png: make PNG files of the figures beside the SVG files.
+        token_roles: file with tokens by layer and expert, as ``read_token_roles`` reads it.
 
     Raises:
         UnknownRunError: no such run.
@@ -59,6 +62,7 @@ def write_report(
         check_output(figures, force=True, names=FIGURE_NAMES, option="--figures")
         if png:
             check_png()
+    roles = None if token_roles is None else read_token_roles(token_roles)
     run = lake.run(run_id)
     other = None if compare is None else lake.run(compare)
     if other is not None and other["run_id"] == run["run_id"]:
@@ -83,6 +87,7 @@ def write_report(
         tracer_version=__version__,
         others=others,
         same_model=other is not None and _same_model(run, other),
+        token_roles=roles,
     )
     if figures is not None:
         _write_figures(figures, figure_files(audits, others), png=png)

@@ -40,6 +40,7 @@ function fill(place, table) {
     values.forEach((value, number) => {
       const cell = document.createElement(number ? tag : "th");
       cell.textContent = shown(value);
+      cell.dir = "auto";
       if (tag === "th" || !number) cell.scope = tag === "th" ? "col" : "row";
       row.append(cell);
     });

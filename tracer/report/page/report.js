@@ -81,10 +81,32 @@ function tabs(list) {
   choose(buttons[0]);
 }
 
+// Tokens of one layer, of members or of all experts.
+function tokenRoles(section) {
+  const whole = read("token-data");
+  const [layer, who] = ["layer", "who"].map((name) =>
+    section.querySelector(`[data-control=${name}]`));
+  const text = whole.columns.indexOf("token");
+  const shownRows = () => {
+    const members = new Set(JSON.parse(who.dataset.members)[layer.value] || []);
+    const rows = whole.rows.filter((row) => row[0] === Number(layer.value)
+      && (who.value === "all" || members.has(row[1])));
+    // Spaces and line ends are part of a token, so its text stands in quotes.
+    return { columns: whole.columns, rows: rows.map((row) => row.map((value, place) =>
+      (place === text && value !== null ? JSON.stringify(value) : value))) };
+  };
+  const refresh = numbers(section.querySelector("details.data"), section.dataset.file,
+    shownRows, () => whole);
+  for (const select of [layer, who]) select.addEventListener("change", refresh);
+  refresh();
+}
+
 const panels = [...document.querySelectorAll(".panel")];
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll("[role=tablist]").forEach(tabs);
 if (panels.length === 1) open(panels[0]);
+
+document.querySelectorAll("#token-roles").forEach(tokenRoles);
 
 const drawAll = () => redraw.forEach((draw) => draw());
 let pending = 0;
