@@ -23,7 +23,7 @@ def test_figures_are_written_beside_the_page(tracer, lake, tmp_path):
     svg = [name.removesuffix(".svg") for name in files if name.endswith(".svg")]
     assert [name.removesuffix(".png") for name in files if name.endswith(".png")] == svg
     assert {"gate-prompt-coverage", "gate-prompt-contributions", "gate-prompt-lorenz"} <= set(svg)
-    assert tracer("report", "--figures", "out/figures", "--no-png").exit_code == 0
+    assert tracer("report", "--figures", "out/figures", "--svg-only").exit_code == 0
     left = {path.suffix for path in (tmp_path / "out" / "figures").iterdir()}
     assert left == {".svg"}
 
@@ -45,7 +45,7 @@ def test_a_folder_with_anything_else_is_left_alone(tracer, lake, tmp_path):
 
 def test_figures_are_whole_or_not_there(tracer, lake, tmp_path, monkeypatch):
     """The third picture fails: nothing of the folder is seen, what stood there stays."""
-    assert tracer("report", "--figures", "figures", "--no-png").exit_code == 0
+    assert tracer("report", "--figures", "figures", "--svg-only").exit_code == 0
     before = sorted(path.name for path in (tmp_path / "figures").iterdir())
     calls = []
 

@@ -11,11 +11,11 @@ from html import unescape as html_text
 
 import pytest
 
-from tests.report.conftest import HOSTILE
 from tracer.report.html import render_report
 
 pytestmark = pytest.mark.browser
 
+HOSTILE = "<script>alert(1)</script>"
 CHROMIUM = shutil.which("chromium")
 OPTIONS = [
     "--headless",

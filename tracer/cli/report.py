@@ -33,10 +33,9 @@ __all__ = ["command"]
     help="Folder for the figures as SVG and PNG files; one with figures only is replaced.",
 )
 @click.option(
-    "--png/--no-png",
-    default=True,
-    show_default=True,
-    help="PNG files beside the SVG files of --figures; they need the extra `figures`.",
+    "--svg-only",
+    is_flag=True,
+    help="Leave out the PNG files of --figures, which need the extra `figures`.",
 )
 @click.option(
     "--token-roles",
@@ -53,7 +52,7 @@ def command(
     allow_missing_tokens: bool,
     compare: str | None,
     figures: Path | None,
-    png: bool,
+    svg_only: bool,
     token_roles: Path | None,
     lake_path: str,
 ) -> None:
@@ -69,7 +68,7 @@ def command(
         tracer report
         tracer report --run demo --output demo.html
         tracer report --run demo --compare other-run
-        tracer report --figures figures --no-png
+        tracer report --figures figures --svg-only
     """
     from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
@@ -85,7 +84,7 @@ def command(
         allow_missing_tokens=allow_missing_tokens,
         compare=compare,
         figures=figures,
-        png=png,
+        png=not svg_only,
         token_roles=token_roles,
     )
     if figures is not None:

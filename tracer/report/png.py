@@ -21,7 +21,7 @@ def check_png() -> None:
     if svg_to_png(_PROBE.format("Layer")) == svg_to_png(_PROBE.format("")):
         raise InputError(
             "no fonts are installed, so pictures would have no text",
-            "install one (fonts-dejavu-core), or write SVG only with --no-png.",
+            "install one (fonts-dejavu-core), or write SVG only with --svg-only.",
         )
 
 
