@@ -1,6 +1,7 @@
 """Charts: the numbers they show, what is drawn of them, the words and the table beside them."""
 
 import dataclasses
+import json
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -14,6 +15,7 @@ from tracer.report.chart_svg import chart_svg
 from tracer.report.contributions import contribution_table
 from tracer.report.depth import depth_charts, truncated_ginis
 from tracer.report.grid_svg import grid_svg
+from tracer.report.html import render_report
 from tracer.report.palette import LINES, NUM_STEPS, PAGES, line_css, scale_hex
 
 HOSTILE = "<script>alert(1)</script>"
@@ -33,6 +35,13 @@ def drawn(audit, *statistics):
             layer_id=layer_id,
             statistics=statistics,
             membership=((0, 0.75),),
+            specificity=(
+                SimpleNamespace(
+                    domain=HOSTILE,
+                    num_requests=20,
+                    specificity=statistic("task_specificity", "labels", 0.5),
+                ),
+            ),
             agreement="agrees",
             differences="differs" if layer_id == 1 else "does not differ",
         )
@@ -147,6 +156,38 @@ def test_distance_between_domains_is_there_with_draws_alone(audit):
         "measured": (0.5, 0.5, None),
     }
     assert "task-specificity" not in charts
+
+
+def test_the_page_tells_verdicts_intervals_and_chance(audit):
+    html = render_report(
+        [drawn(audit, statistic("jaccard_mean", "experts", 0.5))], run={}, tracer_version="1"
+    )
+
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "Agreement across domains agrees (2 of 2 layers)" in text
+    assert "Differences between domains differs (1 of 2 layers)" in text
+    assert "1,999 draws of each kind, seed 7" in text
+    assert "0.500 0.375 to 0.625 0.125 to n/a 0.020 agrees n/a n/a n/a differs" in text
+    assert "In draws member with requests drawn anew" in text
+    assert '<td data-v="0.75">75.0' in html
+    assert "not computed for this audit" not in html
+    assert HOSTILE not in html
+    tables = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])["tables"]
+    first = dict(zip(tables["chance"]["columns"], tables["chance"]["rows"][0], strict=True))
+    assert first == {
+        "layer_id": 1,
+        "statistic": "jaccard_mean",
+        "null": "experts",
+        "estimate": 0.5,
+        "low": 0.375,
+        "high": 0.625,
+        "chance": 0.25,
+        "chance_low": 0.125,
+        "chance_high": None,
+        "p": 0.01,
+        "p_adjusted": 0.02,
+    }
+    assert tables["specificity"]["rows"][0][:4] == [1, HOSTILE, 20, 0.5]
 
 
 def test_a_chart_says_the_same_in_its_table(audit):

@@ -42,6 +42,7 @@ def test_every_figure_is_a_document_of_its_own(drawings):
         "rank-variance",
     }
     assert {f"{name}.svg" for name in drawings} <= FIGURE_NAMES
+    assert "gate-prompt-task-specificity.png" in FIGURE_NAMES
     for svg in drawings.values():
         root = ET.fromstring(svg)  # noqa: S314 - our own
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -18,6 +18,7 @@ __all__ = [
     "chance_layers",
     "chance_of",
     "chance_table",
+    "specificity_table",
     "verdict_words",
     "with_chance",
 ]
@@ -62,9 +63,22 @@ class ChanceLayer(Protocol):
     @property
     def membership(self) -> Sequence[tuple[int, float]]: ...  # noqa: D102
     @property
+    def specificity(self) -> Sequence["Specificity"]: ...  # noqa: D102
+    @property
     def agreement(self) -> str: ...  # noqa: D102
     @property
     def differences(self) -> str: ...  # noqa: D102
+
+
+class Specificity(Protocol):
+    """Task specificity of one domain in one layer."""
+
+    @property
+    def domain(self) -> str: ...
+    @property
+    def num_requests(self) -> int: ...
+    @property
+    def specificity(self) -> Statistic: ...
 
 
 class Chance(Protocol):
@@ -186,6 +200,16 @@ def chance_table(layers: Iterable[ChanceLayer]) -> Table:
             numbers = [finite(getattr(one, number, None)) for number in _NUMBERS]
             rows.append([layer.layer_id, one.statistic, one.null, *numbers])
     return {"columns": ["layer_id", "statistic", "null", *_NUMBERS], "rows": rows}
+
+
+def specificity_table(layers: Iterable[ChanceLayer]) -> Table:
+    """A row per layer and domain: task specificity, its interval, chance and p."""
+    rows: list[list[str | float | None]] = []
+    for layer in layers:
+        for one in layer.specificity:
+            numbers = [finite(getattr(one.specificity, number, None)) for number in _NUMBERS]
+            rows.append([layer.layer_id, one.domain, one.num_requests, *numbers])
+    return {"columns": ["layer_id", "domain", "num_requests", *_NUMBERS], "rows": rows}
 
 
 def _along(audit: Audit, layer_ids: Sequence[int], name: str, null: str) -> list[Statistic | None]:

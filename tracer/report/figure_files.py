@@ -6,7 +6,7 @@ The same code draws the page's charts, so page and files cannot differ.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from tracer.records import Audit
+from tracer.records import TOKEN_SCOPES, Audit
 from tracer.report.chart_svg import chart_svg
 from tracer.report.comparison import comparison_charts
 from tracer.report.contributions import ContributionTable, contribution_table
@@ -36,10 +36,14 @@ _KINDS = (
     "rank-variance",
     "task-specificity",
 )
-_AUDITS = ("gate-prompt", "gate-generated", "gate-last-prompt", "gate-all", "reference-last-prompt")
+_MODES = ("gate", "paper", "reference")
 # All files there can be: a folder of these and no others is an older one of ours.
 FIGURE_NAMES = frozenset(
-    f"{audit}-{kind}.{ending}" for audit in _AUDITS for kind in _KINDS for ending in ("svg", "png")
+    f"{mode}-{tokens}-{kind}.{ending}"
+    for mode in _MODES
+    for tokens in TOKEN_SCOPES
+    for kind in _KINDS
+    for ending in ("svg", "png")
 )
 
 

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from tracer.records import Audit, LayerAudit
 from tracer.report import words
-from tracer.report.beside_chance import chance_layers, chance_of, chance_table, verdict_words
+from tracer.report.beside_chance import (
+    chance_layers,
+    chance_of,
+    chance_table,
+    specificity_table,
+    verdict_words,
+)
 from tracer.report.chart import Chart, Table, chart_table, finite
 from tracer.report.chart_svg import chart_svg
 from tracer.report.comparison import compare_audits, comparison_charts, comparison_table
@@ -58,6 +64,7 @@ def panel(audit: Audit, number: int, *, other: Audit | None, same_model: bool) -
     chance, by_chance = chance_of(audit), chance_layers(audit)
     if chance is not None:
         tables["chance"] = chance_table(chance.layers)
+        tables["specificity"] = specificity_table(chance.layers)
     small = len(jaccard["domains"]) <= _MOST_IN_TABLE
     found: dict[str, object] = {
         "number": number,
