@@ -3,6 +3,7 @@
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
 # make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
+# make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake; needs Java
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
@@ -31,7 +32,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs lock test-oracle test-readers test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -82,6 +83,9 @@ check: setup
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
 	$(BIN)/python docs/write_queries.py
+
+report-pictures: setup
+	PYTHONPATH=. $(BIN)/python docs/write_report_pictures.py
 
 # The oldest CPU engine that is supported, and the only one whose own recorder runs on a CPU.
 .venv-0.30/.moe-tracer-setup: pyproject.toml | setup

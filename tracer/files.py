@@ -11,13 +11,16 @@ from tracer.errors import InputError
 __all__ = ["check_output", "whole_folder", "write_whole"]
 
 
-def check_output(path: Path, *, force: bool, names: Collection[str] = ()) -> None:
+def check_output(
+    path: Path, *, force: bool, names: Collection[str] = (), option: str = "--output"
+) -> None:
     """See that ``path`` may be written, before any work is done for it.
 
     Args:
         path: the file or folder to be.
         force: may replace what is there.
         names: of the files of a folder; a folder that holds any other is never replaced.
+        option: that named the path, for the hint.
 
     Raises:
         InputError: something is there that is not to be replaced.
@@ -26,25 +29,29 @@ def check_output(path: Path, *, force: bool, names: Collection[str] = ()) -> Non
         if not os.path.lexists(path):
             return
         if not force:
-            raise InputError(f"{path} exists", "give another --output, or replace it with --force.")
+            raise InputError(
+                f"{path} exists", f"give another {option}, or replace it with --force."
+            )
         if path.is_symlink() or path.is_dir() != bool(names):
-            raise InputError(f"{path} is not what this would replace", "give another --output.")
+            raise InputError(f"{path} is not what this would replace", f"give another {option}.")
         foreign = sorted(entry.name for entry in path.iterdir()) if names else []
         if foreign := [name for name in foreign if name not in names]:
-            raise InputError(f"{path} also holds {foreign[0]!r}", "give another --output.")
+            raise InputError(f"{path} also holds {foreign[0]!r}", f"give another {option}.")
     except OSError as error:
         raise InputError(f"cannot use {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path, *, force: bool, names: Collection[str]) -> Iterator[Path]:
+def whole_folder(
+    path: Path, *, force: bool, names: Collection[str], option: str = "--output"
+) -> Iterator[Path]:
     """Give a hidden folder beside ``path``, which becomes ``path`` if the block ends well.
 
     Raises:
         InputError: as ``check_output``, or the folder cannot be written; what stood at ``path``
             is untouched.
     """
-    check_output(path, force=force, names=names)
+    check_output(path, force=force, names=names, option=option)
     path = path.absolute()
     hidden, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:

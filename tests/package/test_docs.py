@@ -158,6 +158,7 @@ def test_every_table_and_column_says_what_it_holds(table):
         "docs/capture.md",
         "docs/lake.md",
         "docs/queries.md",
+        "docs/report.md",
     ],
 )
 def test_the_documents_are_there(documents, path):

@@ -114,9 +114,10 @@ def test_the_wheel_holds_the_package_its_queries_and_schemas_and_nothing_else(na
         "tracer/_schemas/routing.toml",
         "tracer/datasets/mmlu_domains.toml",
         "tracer/datasets/prompts/demo.jsonl",
-        "tracer/report/report.css",
-        "tracer/report/report.html.j2",
-        "tracer/report/report.js",
+        "tracer/report/page/grid.js",
+        "tracer/report/page/report.css",
+        "tracer/report/page/report.html.j2",
+        "tracer/report/page/report.js",
     ],
 )
 def test_the_wheel_holds_what_is_not_python(names, name):

@@ -5,14 +5,10 @@ import itertools
 
 import pytest
 
-from tracer.report.figures import (
-    contribution_table,
-    heatmap_data,
-    jaccard_data,
-    jaccard_matrix,
-    lorenz_curves,
-    lorenz_points,
-)
+from tracer.report.contributions import contribution_table
+from tracer.report.heatmap import heatmap_data
+from tracer.report.jaccard import jaccard_data, jaccard_matrix
+from tracer.report.lorenz import lorenz_curves, lorenz_points
 from tracer.report.palette import NUM_STEPS, scale_css, step
 from tracer.report.words import fixed, percent, ranges, sort_key
 

@@ -13,26 +13,26 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tracer.errors import InputError
-from tracer.records import Audit, LayerAudit
+from tracer.records import Audit
 from tracer.report import words
-from tracer.report.figures import (
-    LORENZ_BOX,
-    SHARE_UNIT,
-    contribution_table,
-    heatmap_data,
-    jaccard_data,
-    jaccard_matrix,
-    lorenz_curves,
-)
-from tracer.report.palette import NUM_STEPS, STOPS, scale_css, step
+from tracer.report.chart import Table
+from tracer.report.palette import NUM_STEPS, STOPS, line_css, scale_css, step
+from tracer.report.panel import panel, roles_section
 
 __all__ = ["render_report"]
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "page"
+_SCRIPTS = ("data.js", "grid.js", "figures.js", "report.js")
 
 
 def render_report(
-    audits: Sequence[Audit], *, run: Mapping[str, object], tracer_version: str
+    audits: Sequence[Audit],
+    *,
+    run: Mapping[str, object],
+    tracer_version: str,
+    others: Mapping[tuple[str, str], Audit] | None = None,
+    same_model: bool = False,
+    token_roles: Table | None = None,
 ) -> str:
     """One self-contained HTML page on a run's audits.
 
@@ -40,6 +40,9 @@ def render_report(
         audits: at least one, all of the same run, each becomes a tab in this order
         run: the run's row of the table ``runs``; absent and None values are not shown
         tracer_version: printed at the foot of the page
+        others: audits of a run to compare with, by mode and token scope
+        same_model: that run is of the same model, so expert ids mean the same
+        token_roles: tokens by layer and expert, as ``read_token_roles`` gives them
     """
     if not audits:
         raise InputError("a report needs at least one audit", "`tracer audit` makes one.")
@@ -49,8 +52,8 @@ def render_report(
             f"a report is about one run; these audits are of {len(run_ids)}: {', '.join(run_ids)}",
             "write one report per run.",
         )
-    style = scale_css() + _asset("report.css")
-    script = _asset("report.js")
+    style = scale_css() + line_css() + _asset("report.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(map(_asset, _SCRIPTS)) + "})();\n"
     return (
         _environment()
         .get_template("report.html.j2")
@@ -60,40 +63,23 @@ def render_report(
             script=script,
             palette=STOPS,
             num_steps=NUM_STEPS,
-            box=LORENZ_BOX,
             first=audits[0],
             facts=words.run_facts(audits[0], run),
-            panels=[_panel(audit, number) for number, audit in enumerate(audits, start=1)],
+            panels=[
+                panel(
+                    audit,
+                    number,
+                    other=(others or {}).get((audit.mode, audit.tokens)),
+                    same_model=same_model,
+                )
+                for number, audit in enumerate(audits, start=1)
+            ],
+            roles=roles_section(token_roles, audits[0]) if token_roles else None,
             modes=words.MODES,
             scopes=words.SCOPES,
             tracer_version=tracer_version,
         )
     )
-
-
-def _panel(audit: Audit, number: int) -> dict[str, object]:
-    """All the template needs for one audit; ids of further audits end in '-2', '-3', ..."""
-    contributions = contribution_table(audit)
-    jaccard = jaccard_data(audit)
-    heatmap = heatmap_data(audit, contributions)
-    return {
-        "number": number,
-        "suffix": "" if number == 1 else f"-{number}",
-        "label": words.label(audit),
-        "audit": audit,
-        "layers": sorted(audit.layers, key=_by_layer),
-        "summary": words.summary(audit),
-        "domains": contributions.domains,
-        "matrix": jaccard_matrix(jaccard),
-        "curves": lorenz_curves(audit, contributions),
-        "truncation_gini": 1 - audit.rank_cutoff / audit.num_experts if audit.num_experts else None,
-        "largest_share": heatmap["largest"] / SHARE_UNIT,
-        "data": {"heatmap": heatmap, "jaccard": jaccard},
-    }
-
-
-def _by_layer(layer: LayerAudit) -> int:
-    return layer.layer_id
 
 
 def _environment() -> Environment:
