@@ -158,9 +158,11 @@ def test_sums_are_those_of_python(shape):
     rows = random_rows(2, *shape)
     rows = dataclasses.replace(rows, gate_weights=np.clip(rows.gate_weights, -1, 1))
     rollup = Rollup(rows, shape[0])
+    all_cells = []
     for ids, weights in rows.choices(shape[0]):
         cells = sums_in_python(rows, ids, weights)
-        usage, by_domain = rollup.add(ids, weights)
+        all_cells.append(cells)
+        usage = rollup.add(ids, weights)
         found, at = {}, 0
         for (request, phase, _), length in zip(
             rollup.groups.tolist(), usage.lengths.tolist(), strict=True
@@ -175,19 +177,23 @@ def test_sums_are_those_of_python(shape):
         assert at == len(usage.expert_ids)
         assert found == {key: value[:2] for key, value in cells.items()}
 
-        expected = {}
+    by_domain = rollup.by_domain()
+    groups = np.repeat(np.arange(by_domain.lengths.size), by_domain.lengths.ravel())
+    columns = list(np.unravel_index(groups, by_domain.lengths.shape))
+    columns += [getattr(by_domain, field.name) for field in dataclasses.fields(by_domain)[1:]]
+    entries = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert [entry[:4] for entry in entries] == sorted(entry[:4] for entry in entries)
+    found = {(n, rollup.domains[d], PHASES[p], e): tuple(rest) for n, d, p, e, *rest in entries}
+    expected = {}
+    for layer, cells in enumerate(all_cells):
         for (request, phase, expert), value in sorted(cells.items(), key=lambda cell: cell[0][0]):
-            key = (rows.requests[request].domain, phase, expert)
+            key = (layer, rows.requests[request].domain, phase, expert)
             old = expected.get(key, (0, 0.0, 0.0, math.inf, -math.inf))
             sums = [a + b for a, b in zip(old[:3], value[:3], strict=True)]
             expected[key] = (*sums, min(old[3], value[3]), max(old[4], value[4]))
-        columns = [getattr(by_domain, field.name) for field in dataclasses.fields(by_domain)]
-        entries = list(zip(*(column.tolist() for column in columns), strict=True))
-        assert [entry[:3] for entry in entries] == sorted(entry[:3] for entry in entries)
-        by_key = {(rollup.domains[d], PHASES[p], e): tuple(rest) for d, p, e, *rest in entries}
-        assert by_key.keys() == expected.keys()
-        for key, value in by_key.items():
-            assert value == pytest.approx(expected[key], rel=1e-15, abs=0)
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        assert value == pytest.approx(expected[key], rel=1e-15, abs=0)
 
 
 SORT = """

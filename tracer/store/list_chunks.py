@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tracer.store.column_chunks import data_page, dictionary_page, levels, plain_ints
+from tracer.store.column_chunks import (
+    byte_split,
+    data_page,
+    dictionary_page,
+    levels,
+    plain_ints,
+)
 from tracer.store.parquet_metadata import Chunk
 from tracer.store.thrift import varint
 
@@ -21,7 +27,6 @@ __all__ = ["ListPage", "list_chunk", "list_pages"]
 
 _PAGE_VALUES = 1 << 18  # 1 MiB of floats before compression
 _HALF_BYTE, _ONE_BYTE, _TWO_BYTES = 1 << 4, 1 << 8, 1 << 16
-_LOWER_HALF = np.uint32(0xFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def list_chunk(values: npt.NDArray[Any], pages: Sequence[ListPage], num_experts:
         num_experts: of the layer.
     """
     if values.dtype in (np.float32, np.float64):
-        return _chunk(values, pages, "BYTE_STREAM_SPLIT", _byte_split)
+        return _chunk(values, pages, "BYTE_STREAM_SPLIT", byte_split)
     largest = num_experts - 1 if values.dtype == np.int16 else int(values.max())
     if largest >= min(_TWO_BYTES, max(_ONE_BYTE, len(values))):  # a dictionary would not pay
         return _chunk(values, pages, "PLAIN", lambda part: part.astype("<i4").tobytes())
@@ -101,19 +106,6 @@ def _chunk(
         raw += raw_page
     encodings = ("PLAIN", "RLE", encoding) if dictionary else ("RLE", encoding)
     return Chunk(bytes(data), raw, len(values), encodings, before)
-
-
-def _byte_split(values: npt.NDArray[np.floating]) -> bytes:
-    """First bytes of all values, then the second ones, ..."""
-    size = values.dtype.itemsize
-    if size == 4:  # noqa: PLR2004 - float32
-        bits = values.view(np.uint32)
-        planes = np.zeros((size, len(values)), dtype=np.uint8)
-        # Of bfloat16 numbers the lower two bytes are zero.
-        for number in range(0 if np.bitwise_or.reduce(bits) & _LOWER_HALF else 2, size):
-            planes[number] = bits >> np.uint32(8 * number)
-        return planes.tobytes()
-    return np.ascontiguousarray(values.view(np.uint8).reshape(-1, size).T).tobytes()
 
 
 def _halves(numbers: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -34,7 +34,7 @@ _ENCODINGS = {
 }
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _REQUIRED, _OPTIONAL, _REPEATED = 0, 1, 2
-_INT32, _FLOAT, _DOUBLE, _BYTE_ARRAY = 1, 4, 5, 6
+_INT32, _INT64, _FLOAT, _DOUBLE, _BYTE_ARRAY = 1, 2, 4, 5, 6
 _ZSTD = 6
 _FORMAT_VERSION = 2
 _EMPTY = struct({})
@@ -43,6 +43,7 @@ _TYPES: Mapping[pa.DataType, tuple[int, int | None, Value | None]] = {
     pa.string(): (_BYTE_ARRAY, 0, struct({1: _EMPTY})),
     pa.int16(): (_INT32, 16, struct({10: struct({1: i8(16), 2: boolean(True)})})),
     pa.int32(): (_INT32, None, None),
+    pa.int64(): (_INT64, None, None),
     pa.float32(): (_FLOAT, None, None),
     pa.float64(): (_DOUBLE, None, None),
 }
