@@ -196,6 +196,35 @@ def test_sums_are_those_of_python(shape):
         assert value == pytest.approx(expected[key], rel=1e-15, abs=0)
 
 
+@pytest.mark.parametrize("bits", [4, 9, 13, 16])
+@pytest.mark.parametrize("count", [0, 1, 7, 300])
+def test_numbers_are_packed_without_gaps(bits, count):
+    numbers = np.random.default_rng(bits).integers(0, 1 << bits, count).astype(np.uint16)
+    packed = np.zeros(-(-count * bits // 8), np.uint8)
+    kernels.pack_bits(numbers, bits, packed)
+    whole = sum(int(number) << bits * place for place, number in enumerate(numbers.tolist()))
+    assert packed.tobytes() == whole.to_bytes(len(packed), "little")
+
+
+def test_values_are_numbered_in_their_order():
+    values = np.array([9, 2, 2, 0, 65_534, 9], np.int32)
+    places, numbers = np.zeros(65_535, np.uint16), np.empty(6, np.uint16)
+    kernels.number_values(values, places, numbers)
+    assert np.flatnonzero(places).tolist() == [0, 2, 9, 65_534]
+    assert numbers.tolist() == [2, 1, 1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("bits", [np.uint32, np.uint64])
+def test_bytes_are_split_from_the_first_one_on(bits):
+    numbers = np.random.default_rng(0).integers(0, 1 << 31, 77).astype(bits) * bits(2)
+    size = numbers.itemsize
+    planes = np.zeros((size, 77), np.uint8)
+    kernels.split_bytes(numbers, 1, planes)
+    expected = numbers.view(np.uint8).reshape(-1, size).T
+    assert planes[1:].tolist() == expected[1:].tolist()
+    assert not planes[0].any()
+
+
 SORT = """
 import numpy as np
 from tracer.store.choices import sort_choices

@@ -7,14 +7,17 @@ Source of the format: github.com/apache/parquet-format, README.md and Encodings.
 """
 
 import io
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
 from tracer.store.kernels import split_bytes
 from tracer.store.parquet_metadata import Chunk, data_page_header, dictionary_page_header
@@ -37,6 +40,7 @@ _MAX_DICTIONARY = 1 << 28
 _PAGE_BYTES = 1 << 20  # before compression
 _MAX_BOUND = 4096  # bytes of a text; pyarrow's limit
 _SEVEN_BITS = 7
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ def data_page(body: bytes, num_values: int, encoding: str) -> tuple[bytes, int]:
     return header + packed, len(header) + len(body)
 
 
+@lru_cache(maxsize=64)  # those of layers are alike
 def dictionary_page(plain: bytes, entries: int) -> tuple[bytes, int]:
     """A dictionary with its header, and its bytes before compression."""
     packed = _compressed(plain)
@@ -214,5 +219,9 @@ def dictionary_page(plain: bytes, entries: int) -> tuple[bytes, int]:
 
 
 def _compressed(body: bytes) -> bytes:
-    packed: bytes = pa.Codec("zstd", compression_level=_ZSTD_LEVEL).compress(body, asbytes=True)
+    """With this thread's compressor: making one takes longer than a small page does."""
+    compress = getattr(_of_thread, "compress", None)
+    if compress is None:
+        compress = _of_thread.compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress
+    packed: bytes = compress(body)
     return packed

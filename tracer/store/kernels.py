@@ -24,6 +24,8 @@ __all__ = [
     "DomainSums",
     "RequestSums",
     "gather_sums",
+    "number_values",
+    "pack_bits",
     "sort_rows",
     "split_bytes",
     "sum_choices",
@@ -178,6 +180,50 @@ def sort_rows(
 
 
 @_Kernel
+def number_values(
+    values: npt.NDArray[np.int32], places: npt.NDArray[np.uint16], numbers: npt.NDArray[np.uint16]
+) -> None:
+    """Number the different values in ascending order, from 0, and write the number of each.
+
+    Args:
+        values: below the length of ``places``.
+        places: zeros, to write to: the number of a value that occurs, and 1. At most 65535.
+        numbers: of ``values``, to write to.
+    """
+    for value in values:
+        places[value] = 1
+    count = 0
+    for value in range(len(places)):
+        if places[value]:
+            count += 1
+            places[value] = count
+    for index in range(len(values)):
+        numbers[index] = places[values[index]] - 1
+
+
+@_Kernel
+def pack_bits(numbers: npt.NDArray[np.uint16], bits: int, packed: npt.NDArray[np.uint8]) -> None:
+    """Write ``bits`` of each number, the lowest first, one after the other without gaps.
+
+    Args:
+        numbers: below ``1 << bits``.
+        bits: at most 16.
+        packed: as many bytes as they fill, to write to.
+    """
+    waiting, filled, place = np.uint64(0), np.uint64(0), 0
+    for index in range(len(numbers)):
+        waiting |= np.uint64(numbers[index]) << filled
+        filled += np.uint64(bits)
+        while filled >= np.uint64(8):
+            packed[place] = waiting & np.uint64(0xFF)
+            waiting >>= np.uint64(8)
+            filled -= np.uint64(8)
+            place += 1
+    if filled:
+        packed[place] = waiting
+
+
+@_Kernel
 def split_bytes(bits: Ints, first: int, planes: npt.NDArray[np.uint8]) -> None:
     """Write byte i of every number into row i of ``planes``, from the ``first`` on.
 
@@ -187,9 +233,9 @@ def split_bytes(bits: Ints, first: int, planes: npt.NDArray[np.uint8]) -> None:
         planes: [4 or 8, n], lowest byte first.
     """
     for plane in range(first, len(planes)):
-        row = planes[plane]
+        row, shift = planes[plane], bits.dtype.type(8 * plane)
         for place in range(len(bits)):
-            row[place] = bits[place] >> 8 * plane
+            row[place] = bits[place] >> shift
 
 
 @intrinsic
@@ -328,11 +374,11 @@ def gather_sums(
     """Write the entries of ``found`` one after the other; as long as its ``lengths`` together."""
     size = 0
     for group in range(len(found.starts)):
-        for entry in range(found.starts[group], found.starts[group] + found.lengths[group]):
-            expert_ids[size] = found.expert_ids[entry]
-            counts[size] = found.counts[entry]
-            sums[size] = found.sums[entry]
-            size += 1
+        start, length = found.starts[group], found.lengths[group]
+        expert_ids[size : size + length] = found.expert_ids[start : start + length]
+        counts[size : size + length] = found.counts[start : start + length]
+        sums[size : size + length] = found.sums[start : start + length]
+        size += length
 
 
 @numba.njit(nogil=True)
