@@ -80,7 +80,7 @@ LIBRARY_HOMES = {
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
     "yaml": ("tracer.workflow.job_file",),
-    "zstandard": ("tracer.datasets.lines",),
+    "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
 
 # Libraries of an extra: only these modules may import them when they are loaded themselves.

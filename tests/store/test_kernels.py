@@ -158,9 +158,11 @@ def test_sums_are_those_of_python(shape):
     rows = random_rows(2, *shape)
     rows = dataclasses.replace(rows, gate_weights=np.clip(rows.gate_weights, -1, 1))
     rollup = Rollup(rows, shape[0])
+    all_cells = []
     for ids, weights in rows.choices(shape[0]):
         cells = sums_in_python(rows, ids, weights)
-        usage, by_domain = rollup.add(ids, weights)
+        all_cells.append(cells)
+        usage = rollup.add(ids, weights)
         found, at = {}, 0
         for (request, phase, _), length in zip(
             rollup.groups.tolist(), usage.lengths.tolist(), strict=True
@@ -175,19 +177,52 @@ def test_sums_are_those_of_python(shape):
         assert at == len(usage.expert_ids)
         assert found == {key: value[:2] for key, value in cells.items()}
 
-        expected = {}
+    by_domain = rollup.by_domain()
+    groups = np.repeat(np.arange(by_domain.lengths.size), by_domain.lengths.ravel())
+    columns = list(np.unravel_index(groups, by_domain.lengths.shape))
+    columns += [getattr(by_domain, field.name) for field in dataclasses.fields(by_domain)[1:]]
+    entries = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert [entry[:4] for entry in entries] == sorted(entry[:4] for entry in entries)
+    found = {(n, rollup.domains[d], PHASES[p], e): tuple(rest) for n, d, p, e, *rest in entries}
+    expected = {}
+    for layer, cells in enumerate(all_cells):
         for (request, phase, expert), value in sorted(cells.items(), key=lambda cell: cell[0][0]):
-            key = (rows.requests[request].domain, phase, expert)
+            key = (layer, rows.requests[request].domain, phase, expert)
             old = expected.get(key, (0, 0.0, 0.0, math.inf, -math.inf))
             sums = [a + b for a, b in zip(old[:3], value[:3], strict=True)]
             expected[key] = (*sums, min(old[3], value[3]), max(old[4], value[4]))
-        columns = [getattr(by_domain, field.name) for field in dataclasses.fields(by_domain)]
-        entries = list(zip(*(column.tolist() for column in columns), strict=True))
-        assert [entry[:3] for entry in entries] == sorted(entry[:3] for entry in entries)
-        by_key = {(rollup.domains[d], PHASES[p], e): tuple(rest) for d, p, e, *rest in entries}
-        assert by_key.keys() == expected.keys()
-        for key, value in by_key.items():
-            assert value == pytest.approx(expected[key], rel=1e-15, abs=0)
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        assert value == pytest.approx(expected[key], rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize("bits", [4, 9, 13, 16])
+@pytest.mark.parametrize("count", [0, 1, 7, 300])
+def test_numbers_are_packed_without_gaps(bits, count):
+    numbers = np.random.default_rng(bits).integers(0, 1 << bits, count).astype(np.uint16)
+    packed = np.zeros(-(-count * bits // 8), np.uint8)
+    kernels.pack_bits(numbers, bits, packed)
+    whole = sum(int(number) << bits * place for place, number in enumerate(numbers.tolist()))
+    assert packed.tobytes() == whole.to_bytes(len(packed), "little")
+
+
+def test_values_are_numbered_in_their_order():
+    values = np.array([9, 2, 2, 0, 65_534, 9], np.int32)
+    places, numbers = np.zeros(65_535, np.uint16), np.empty(6, np.uint16)
+    kernels.number_values(values, places, numbers)
+    assert np.flatnonzero(places).tolist() == [0, 2, 9, 65_534]
+    assert numbers.tolist() == [2, 1, 1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("bits", [np.uint32, np.uint64])
+def test_bytes_are_split_from_the_first_one_on(bits):
+    numbers = np.random.default_rng(0).integers(0, 1 << 31, 77).astype(bits) * bits(2)
+    size = numbers.itemsize
+    planes = np.zeros((size, 77), np.uint8)
+    kernels.split_bytes(numbers, 1, planes)
+    expected = numbers.view(np.uint8).reshape(-1, size).T
+    assert planes[1:].tolist() == expected[1:].tolist()
+    assert not planes[0].any()
 
 
 SORT = """

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracer.schema import arrow_schema
-from tracer.store import list_chunks
+from tracer.store import column_chunks, list_chunks
 from tracer.store.column_chunks import Runs
 from tracer.store.layer_file import Layer, write_layers, write_plain
 
@@ -144,6 +144,82 @@ def test_lists_of_different_lengths(tmp_path, monkeypatch, read, page_values, sc
     ]
     assert read(path) == expected
     assert pq.read_schema(path).equals(arrow_schema("usage"))
+
+
+@pytest.mark.parametrize("read", [by_pyarrow, by_duckdb, by_polars])
+@pytest.mark.parametrize("page_values", [100, 1 << 18], ids=["many pages", "one page"])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        np.arange(600) % 7 * 40,  # few numbers, whose dictionary is that of a byte
+        np.arange(1000)[::-1] // 2 + 1,  # 500, of nine bits
+        np.append(np.arange(1, 4100), [1] * 1000),
+    ],
+)
+def test_counts_beyond_a_byte_have_a_dictionary(tmp_path, monkeypatch, read, page_values, counts):
+    monkeypatch.setattr(list_chunks, "_PAGE_VALUES", page_values)
+    counts = counts.astype(np.int32)
+    groups = pa.table(
+        {
+            "run_id": ["r"] * 2,
+            "request_id": ["a", "b"],
+            "phase": ["prompt"] * 2,
+            "num_tokens": pa.array([3, 1], pa.int32()),
+        }
+    )
+    ids, sums = np.zeros(len(counts), np.int16), np.zeros(len(counts))
+    path = tmp_path / "file"
+    lengths = np.array([len(counts) - 3, 3])
+    write(path, groups, [Layer(0, lengths, [ids, counts, sums])], 4, "usage")
+    lists = [counts[:-3].tolist(), counts[-3:].tolist()]
+    assert [row["num_choices"] for row in read(path)] == lists
+    column = pq.read_metadata(path).row_group(0).column(6)
+    assert column.path_in_schema == "num_choices.list.element"
+    assert column.has_dictionary_page
+
+
+@pytest.mark.parametrize("read", [by_pyarrow, by_duckdb, by_polars])
+@pytest.mark.parametrize("page_bytes", [64, 1 << 20], ids=["many pages", "one page"])
+def test_numbers_of_every_kind_in_plain_columns(tmp_path, monkeypatch, read, page_bytes):
+    """`usage_by_domain`: layers that repeat, 64-bit counts, floats; bounds of them all."""
+    monkeypatch.setattr(column_chunks, "_PAGE_BYTES", page_bytes)
+    rows = 300
+    one, zero = np.array([rows]), np.zeros(1, np.int64)
+    sums = np.linspace(-2, 3, rows)
+    least = np.where(np.arange(rows) % 2, np.float32(0.0), np.float32(-0.5))
+    columns = {
+        "run_id": Runs(["r"], zero, one),
+        "shard": Runs(["s"], zero, one),
+        "domain": Runs(["law"], zero, one),
+        "phase": Runs(["generated", "prompt"], np.array([0, 1]), np.array([100, 200])),
+        "layer_id": Runs(range(3, 300, 99), np.array([2, 0, 1]), np.array([100, 150, 50])),
+        "expert_id": (np.arange(rows, dtype=np.int32), "DELTA_BINARY_PACKED"),
+        "num_choices": (np.arange(rows) << 33, "DELTA_BINARY_PACKED"),
+        "weight_sum": (sums, "BYTE_STREAM_SPLIT"),
+        "weight_sq_sum": (sums**2, "BYTE_STREAM_SPLIT"),
+        "weight_min": (least, "BYTE_STREAM_SPLIT"),
+        "weight_max": (np.abs(least), "BYTE_STREAM_SPLIT"),
+    }
+    path = tmp_path / "file.parquet"
+    with path.open("wb") as file:
+        assert write_plain(file, arrow_schema("usage_by_domain"), rows, columns) == rows
+    assert pq.read_schema(path).equals(arrow_schema("usage_by_domain"))
+    found = read(path)
+    assert [row["layer_id"] for row in found] == [201] * 100 + [3] * 150 + [102] * 50
+    assert [row["phase"] for row in found] == ["generated"] * 100 + ["prompt"] * 200
+    for name, values in columns.items():
+        if not isinstance(values, Runs):
+            assert [row[name] for row in found] == values[0].tolist()
+    group = pq.read_metadata(path).row_group(0)
+    bounds = {
+        column.path_in_schema: (column.statistics.min, column.statistics.max)
+        for column in map(group.column, range(group.num_columns))
+    }
+    assert bounds["layer_id"] == (3, 201)
+    assert bounds["num_choices"] == (0, 299 << 33)
+    assert bounds["weight_sum"] == (-2.0, 3.0)
+    assert bounds["weight_min"] == (-0.5, 0.0)
+    assert bounds["weight_max"] == (0.0, 0.5)
 
 
 def test_bf16_weights_are_read_back_exactly(tmp_path):

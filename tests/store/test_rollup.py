@@ -9,7 +9,7 @@ def usage(rows, num_experts=4):
     rollup = Rollup(rows, num_experts)
     found = {}
     for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
-        part, _ = rollup.add(*choices)
+        part = rollup.add(*choices)
         ends = np.cumsum(part.lengths).tolist()
         for (request, phase, tokens), end, length in zip(
             rollup.groups.tolist(), ends, part.lengths.tolist(), strict=True
@@ -29,17 +29,19 @@ def usage(rows, num_experts=4):
 def domain_usage(rows, num_experts=4):
     """(domain, phase, layer, expert) -> count, sum, sum of squares, least, largest."""
     rollup = Rollup(rows, num_experts)
+    for choices in rows.choices(num_experts):
+        rollup.add(*choices)
+    part = rollup.by_domain()
+    cells = np.repeat(np.arange(part.lengths.size), part.lengths.ravel())
+    keys = zip(*np.unravel_index(cells, part.lengths.shape), part.expert_ids.tolist(), strict=True)
+    sums = (part.num_choices, part.weight_sum, part.weight_sq_sum, part.weight_min, part.weight_max)
     found = {}
-    for layer, choices in zip(rows.layer_ids, rows.choices(num_experts), strict=True):
-        _, part = rollup.add(*choices)
-        cells = zip(part.domain, part.phase, part.expert_ids.tolist(), strict=True)
-        sums = (part.num_choices, part.weight_sum, part.weight_sq_sum)
-        columns = [column.tolist() for column in (*sums, part.weight_min, part.weight_max)]
-        values = zip(*columns, strict=True)
-        for (domain, phase, expert), value in zip(cells, values, strict=True):
-            key = (rollup.domains[domain], PHASES[phase], layer, expert)
-            assert key not in found
-            found[key] = value
+    for (layer, domain, phase, expert), *value in zip(
+        keys, *(column.tolist() for column in sums), strict=True
+    ):
+        key = (rollup.domains[domain], PHASES[phase], rows.layer_ids[layer], expert)
+        assert key not in found
+        found[key] = tuple(value)
     return found
 
 

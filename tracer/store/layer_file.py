@@ -37,8 +37,8 @@ class Layer:
     lists: Sequence[npt.NDArray[Any]]
 
 
-# A column: texts, or integers with the name of their encoding.
-Plain = Runs | tuple[npt.NDArray[np.int32], str]
+# A column: values that repeat, or numbers with the name of their encoding.
+Plain = Runs | tuple[npt.NDArray[Any], str]
 
 
 def write_plain(file: BinaryIO, schema: pa.Schema, rows: int, columns: Mapping[str, Plain]) -> int:

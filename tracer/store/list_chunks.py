@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tracer.store.column_chunks import data_page, dictionary_page, levels, plain_ints
+from tracer.store.column_chunks import (
+    byte_split,
+    data_page,
+    dictionary_page,
+    levels,
+    plain_ints,
+)
+from tracer.store.kernels import number_values, pack_bits
 from tracer.store.parquet_metadata import Chunk
 from tracer.store.thrift import varint
 
@@ -21,7 +28,6 @@ __all__ = ["ListPage", "list_chunk", "list_pages"]
 
 _PAGE_VALUES = 1 << 18  # 1 MiB of floats before compression
 _HALF_BYTE, _ONE_BYTE, _TWO_BYTES = 1 << 4, 1 << 8, 1 << 16
-_LOWER_HALF = np.uint32(0xFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +70,47 @@ def list_chunk(values: npt.NDArray[Any], pages: Sequence[ListPage], num_experts:
         num_experts: of the layer.
     """
     if values.dtype in (np.float32, np.float64):
-        return _chunk(values, pages, "BYTE_STREAM_SPLIT", _byte_split)
-    largest = num_experts - 1 if values.dtype == np.int16 else int(values.max())
-    if largest >= min(_TWO_BYTES, max(_ONE_BYTE, len(values))):  # a dictionary would not pay
+        return _chunk(values, pages, "BYTE_STREAM_SPLIT", byte_split)
+    if values.dtype == np.int16:
+        return _indexed(values, pages, range(num_experts), _width(num_experts))
+    largest = int(values.max())
+    if largest < _ONE_BYTE:
+        return _indexed(values, pages, range(largest + 1), _width(largest + 1))
+    if largest >= min(_TWO_BYTES, len(values)):  # a dictionary would not pay
         return _chunk(values, pages, "PLAIN", lambda part: part.astype("<i4").tobytes())
+    places, numbers = np.zeros(largest + 1, np.uint16), np.empty(len(values), np.uint16)
+    number_values(values, places, numbers)
+    entries = np.flatnonzero(places)
+    few = len(entries) <= _ONE_BYTE  # whole bytes are quicker to compress, and to less
+    width = _width(len(entries)) if few else (len(entries) - 1).bit_length()
+    return _indexed(numbers, pages, entries.tolist(), width)
+
+
+def _width(entries: int) -> int:
+    """Bits of a dictionary index, where half bytes and bytes are to be had."""
+    return 4 if entries <= _HALF_BYTE else 8 if entries <= _ONE_BYTE else 16
+
+
+def _indexed(
+    numbers: npt.NDArray[Any], pages: Sequence[ListPage], dictionary: Sequence[int], bits: int
+) -> Chunk:
+    """Dictionary indices of so many bits."""
 
     def indices(part: npt.NDArray[Any]) -> bytes:
-        if largest < _HALF_BYTE:
-            bits, data = 4, _halves(part.astype(np.uint8)).tobytes()
-        elif largest < _ONE_BYTE:
-            bits, data = 8, part.astype(np.uint8).tobytes()
-        else:
-            bits, data = 16, part.astype("<u2").tobytes()
-        return bytes([bits]) + _bit_packed(data, len(part), bits)
+        return bytes([bits]) + _bit_packed(_packed(part, bits), len(part), bits)
 
-    return _chunk(values, pages, "RLE_DICTIONARY", indices, range(largest + 1))
+    return _chunk(numbers, pages, "RLE_DICTIONARY", indices, dictionary)
+
+
+def _packed(numbers: npt.NDArray[Any], bits: int) -> bytes:
+    """The lowest ``bits`` of each number, 4 to 16, without gaps."""
+    if bits == 4:  # noqa: PLR2004
+        return _halves(numbers.astype(np.uint8)).tobytes()
+    if bits == 8:  # noqa: PLR2004
+        return numbers.astype(np.uint8).tobytes()
+    packed = np.zeros(-(-len(numbers) * bits // 8), np.uint8)
+    pack_bits(numbers.astype(np.uint16, copy=False), bits, packed)
+    return packed.tobytes()
 
 
 def _chunk(
@@ -101,19 +133,6 @@ def _chunk(
         raw += raw_page
     encodings = ("PLAIN", "RLE", encoding) if dictionary else ("RLE", encoding)
     return Chunk(bytes(data), raw, len(values), encodings, before)
-
-
-def _byte_split(values: npt.NDArray[np.floating]) -> bytes:
-    """First bytes of all values, then the second ones, ..."""
-    size = values.dtype.itemsize
-    if size == 4:  # noqa: PLR2004 - float32
-        bits = values.view(np.uint32)
-        planes = np.zeros((size, len(values)), dtype=np.uint8)
-        # Of bfloat16 numbers the lower two bytes are zero.
-        for number in range(0 if np.bitwise_or.reduce(bits) & _LOWER_HALF else 2, size):
-            planes[number] = bits >> np.uint32(8 * number)
-        return planes.tobytes()
-    return np.ascontiguousarray(values.view(np.uint8).reshape(-1, size).T).tobytes()
 
 
 def _halves(numbers: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -6,13 +6,14 @@ enumerations stand here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import pyarrow as pa
 
 from tracer import __version__
 from tracer.store.thrift import (
     Value,
+    begun,
     binary,
     boolean,
     i8,
@@ -32,9 +33,9 @@ _ENCODINGS = {
     "RLE_DICTIONARY": 8,
     "BYTE_STREAM_SPLIT": 9,
 }
-_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
+_DATA_PAGE, _DICTIONARY_PAGE = i32(0), i32(2)
 _REQUIRED, _OPTIONAL, _REPEATED = 0, 1, 2
-_INT32, _FLOAT, _DOUBLE, _BYTE_ARRAY = 1, 4, 5, 6
+_INT32, _INT64, _FLOAT, _DOUBLE, _BYTE_ARRAY = 1, 2, 4, 5, 6
 _ZSTD = 6
 _FORMAT_VERSION = 2
 _EMPTY = struct({})
@@ -43,6 +44,7 @@ _TYPES: Mapping[pa.DataType, tuple[int, int | None, Value | None]] = {
     pa.string(): (_BYTE_ARRAY, 0, struct({1: _EMPTY})),
     pa.int16(): (_INT32, 16, struct({10: struct({1: i8(16), 2: boolean(True)})})),
     pa.int32(): (_INT32, None, None),
+    pa.int64(): (_INT64, None, None),
     pa.float32(): (_FLOAT, None, None),
     pa.float64(): (_DOUBLE, None, None),
 }
@@ -69,15 +71,21 @@ class Chunk:
 
 def data_page_header(raw: int, packed: int, num_values: int, encoding: str) -> bytes:
     """Header of a data page (version 1); ``raw`` and ``packed`` are its bytes, then and now."""
+    page = (12, begun({1: i32(num_values)}) + _data_page_rest(encoding))
+    return struct({1: _DATA_PAGE, 2: i32(raw), 3: i32(packed), 5: page})[1]
+
+
+@cache
+def _data_page_rest(encoding: str) -> bytes:
+    """How values and levels are encoded, behind the number of values."""
     levels = i32(_ENCODINGS["RLE"])
-    page = struct({1: i32(num_values), 2: i32(_ENCODINGS[encoding]), 3: levels, 4: levels})
-    return struct({1: i32(_DATA_PAGE), 2: i32(raw), 3: i32(packed), 5: page})[1]
+    return begun({2: i32(_ENCODINGS[encoding]), 3: levels, 4: levels}, 1) + b"\0"
 
 
 def dictionary_page_header(raw: int, packed: int, num_values: int) -> bytes:
     """Header of a dictionary page."""
     page = struct({1: i32(num_values), 2: i32(_ENCODINGS["PLAIN"])})
-    return struct({1: i32(_DICTIONARY_PAGE), 2: i32(raw), 3: i32(packed), 7: page})[1]
+    return struct({1: _DICTIONARY_PAGE, 2: i32(raw), 3: i32(packed), 7: page})[1]
 
 
 def row_group(
@@ -149,34 +157,43 @@ def _leaf(of: pa.DataType, name: str) -> Value:
 
 
 def _column_chunk(field: pa.Field, chunk: Chunk, offset: int) -> Value:
-    is_list = pa.types.is_list(field.type)
-    bounds = None
-    if chunk.bounds is not None:
-        low, high = (binary(value) for value in chunk.bounds)
-        bounds = struct({3: i64(0), 5: high, 6: low})
-    metadata = struct(
+    # What differs from layer to layer; the rest is made once.
+    own = begun(
         {
-            1: i32(_TYPES[field.type.value_type if is_list else field.type][0]),
-            2: _encodings(tuple(chunk.encodings)),
-            3: _path(field.name, is_list),
-            4: i32(_ZSTD),
             5: i64(chunk.num_values),
             6: i64(chunk.raw_size),
             7: i64(len(chunk.data)),
             9: i64(offset + chunk.dictionary_size),
             11: i64(offset) if chunk.dictionary_size else None,
-            12: bounds,
-        }
+            12: None if chunk.bounds is None else _statistics(chunk.bounds),
+        },
+        4,
     )
     # The first field once held where a copy of the metadata lies; there is none.
-    return struct({2: i64(0), 3: metadata})
+    return 12, _NO_COPY + _described(field, tuple(chunk.encodings)) + own + b"\0\0"
+
+
+_NO_COPY = begun({2: i64(0)})
 
 
 @cache
-def _encodings(names: tuple[str, ...]) -> Value:
-    return listed([i32(_ENCODINGS[name]) for name in names])
+def _described(field: pa.Field, encodings: tuple[str, ...]) -> bytes:
+    """Type, encodings, name and compression of a column: how its metadata begins."""
+    is_list = pa.types.is_list(field.type)
+    path = (field.name, "list", "element") if is_list else (field.name,)
+    metadata = begun(
+        {
+            1: i32(_TYPES[field.type.value_type if is_list else field.type][0]),
+            2: listed([i32(_ENCODINGS[name]) for name in encodings]),
+            3: listed([binary(part) for part in path]),
+            4: i32(_ZSTD),
+        }
+    )
+    return begun({3: (12, metadata)}, 2)
 
 
-@cache
-def _path(name: str, is_list: bool) -> Value:
-    return listed([binary(part) for part in ((name, "list", "element") if is_list else (name,))])
+@lru_cache(maxsize=64)  # layers share most columns
+def _statistics(bounds: tuple[bytes, bytes]) -> Value:
+    """Of a column without nulls."""
+    low, high = (binary(value) for value in bounds)
+    return struct({3: i64(0), 5: high, 6: low})

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tracer.store.kernels import NUM_PHASES, Entries, sum_domains, sum_requests
+from tracer.store.kernels import (
+    NUM_PHASES,
+    DomainSums,
+    RequestSums,
+    gather_sums,
+    sum_choices,
+)
 from tracer.store.shard_rows import ShardRows
 
 __all__ = ["PHASES", "DomainUsage", "RequestUsage", "Rollup"]
@@ -36,13 +42,13 @@ class RequestUsage:
 
 @dataclass(frozen=True, slots=True)
 class DomainUsage:
-    """`usage_by_domain` of one layer, one entry per cell with choices.
+    """`usage_by_domain` of some layers, one entry per cell with choices.
 
-    domain: index into ``Rollup.domains``; phase: index into ``PHASES``
+    lengths: int64 [layers, domains, phases], entries of each of ``Rollup.domains`` and ``PHASES``;
+        the other arrays hold them in this order, experts ascending
     """
 
-    domain: npt.NDArray[np.int64]
-    phase: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
     expert_ids: npt.NDArray[np.int16]
     num_choices: npt.NDArray[np.int64]
     weight_sum: npt.NDArray[np.float64]
@@ -60,19 +66,13 @@ class Rollup:
     """
 
     def __init__(self, rows: ShardRows, num_experts: int) -> None:
-        requests, counts = rows.requests, rows.row_counts
+        requests = rows.requests
         self._num_experts = num_experts
-        prompt = np.repeat([request.num_prompt_tokens for request in requests], counts)
-        phase = np.full(len(prompt), _PROMPT)
-        phase[rows.positions == prompt - 1] = _LAST
-        phase[rows.positions >= prompt] = _GENERATED
-
-        group = np.repeat(np.arange(len(requests)), counts) * NUM_PHASES + phase
-        tokens = np.bincount(group, minlength=len(requests) * NUM_PHASES)
+        tokens = _tokens(rows)
         self._row_ends = np.cumsum(tokens)  # positions ascend, so the rows of a phase are together
-        tokens = tokens.reshape(-1, NUM_PHASES)
         tokens[:, _PROMPT] += tokens[:, _LAST]
         self.groups = np.column_stack([*np.nonzero(tokens), tokens[tokens > 0]])
+        self.prompt_rows = tokens[:, _PROMPT]
         self._used = np.flatnonzero(tokens)
 
         self.domains: Sequence[str] = sorted({request.domain for request in requests})
@@ -82,57 +82,97 @@ class Rollup:
         self._domain_ends = np.cumsum(np.bincount(domain, minlength=len(self.domains)))
 
         most = np.minimum(tokens * rows.expert_ids.shape[-1], num_experts)
-        self._entries = _room(most)
+        self._of_requests = _room_of_requests(most)
         most_of_domain = np.zeros((len(self.domains), NUM_PHASES), dtype=np.int64)
         np.add.at(most_of_domain, domain, most)
-        self._domain_entries = _room(np.minimum(most_of_domain, num_experts))
+        most_of_layer = int(np.minimum(most_of_domain, num_experts).sum())
+        self._of_domains = _room_of_domains(len(rows.layer_ids) * most_of_layer)
+        self._lengths: list[npt.NDArray[np.int64]] = []  # as in DomainUsage, of each layer
+        self._size = 0  # of the entries of domains
 
     def add(
         self, expert_ids: npt.NDArray[np.int16], gate_weights: npt.NDArray[np.float32]
-    ) -> tuple[RequestUsage, DomainUsage]:
-        """Sums of one layer; both arguments [n, top_k], contiguous."""
-        return self._sum_requests(expert_ids, gate_weights), self._sum_domains()
-
-    def _sum_requests(
-        self, expert_ids: npt.NDArray[np.int16], gate_weights: npt.NDArray[np.float32]
     ) -> RequestUsage:
-        found = self._entries
-        sum_requests(expert_ids, gate_weights, self._row_ends, self._num_experts, found)
-        size = found.ends[-1]
-        return RequestUsage(
-            np.diff(found.ends, prepend=0)[self._used],
-            found.expert_ids[:size].copy(),
-            found.counts[:size].astype(np.int32),
-            found.sums[0, :size].copy(),
+        """Sums of the next layer by request; both arguments [n, top_k], contiguous."""
+        lengths = np.empty((len(self.domains), NUM_PHASES), np.int64)
+        sum_choices(
+            expert_ids,
+            gate_weights,
+            self._row_ends,
+            self._by_domain,
+            self._domain_ends,
+            self._num_experts,
+            self._of_requests,
+            self._of_domains,
+            self._size,
+            lengths,
         )
+        self._lengths.append(lengths)
+        self._size += int(lengths.sum())
+        return self._request_usage()
 
-    def _sum_domains(self) -> DomainUsage:
-        found = self._domain_entries
-        sum_domains(self._by_domain, self._domain_ends, self._entries, self._num_experts, found)
-        size = found.ends[-1]
-        group = np.repeat(np.arange(len(found.ends)), np.diff(found.ends, prepend=0))
-        domain, phase = np.divmod(group, NUM_PHASES)
-        sums, squares = found.sums[:, :size].copy()
-        lows, highs = found.bounds[:, :size].copy()
+    def by_domain(self) -> DomainUsage:
+        """Sums of all layers that were added; one or more."""
+        values = self._of_domains
+        end = self._size
         return DomainUsage(
-            domain,
-            phase,
-            found.expert_ids[:size].copy(),
-            found.counts[:size].copy(),
-            sums,
-            squares,
-            lows,
-            highs,
+            np.stack(self._lengths),
+            values.expert_ids[:end],
+            values.counts[:end],
+            values.sums[:end],
+            values.squares[:end],
+            values.lows[:end],
+            values.highs[:end],
         )
 
+    def _request_usage(self) -> RequestUsage:
+        found = self._of_requests
+        lengths = found.lengths[self._used]
+        size = int(lengths.sum())
+        usage = RequestUsage(
+            lengths, np.empty(size, np.int16), np.empty(size, np.int32), np.empty(size, np.float64)
+        )
+        gather_sums(found, usage.expert_ids, usage.num_choices, usage.weight_sum)
+        return usage
 
-def _room(most: npt.NDArray[np.int64]) -> Entries:
-    """For at most ``most`` entries of each owner and phase."""
-    size = int(most.sum())
-    return Entries(
-        np.zeros(most.size, np.int64),
+
+def _tokens(rows: ShardRows) -> npt.NDArray[np.int64]:
+    """Rows of each request and phase, the last prompt token's not among the prompt's."""
+    counts = rows.row_counts
+    prompts = np.array([request.num_prompt_tokens for request in rows.requests])
+    # How far each row is behind the last prompt token.
+    behind = rows.positions - np.repeat(prompts.astype(np.int32) - 1, counts)
+    ends = np.cumsum(counts)
+
+    def counted(which: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        before = np.zeros(len(which) + 1, np.int64)
+        np.cumsum(which, out=before[1:])
+        found: npt.NDArray[np.int64] = before[ends] - before[ends - counts]
+        return found
+
+    prompt, last = counted(behind < 0), counted(behind == 0)
+    return np.column_stack([prompt, last, counts - prompt - last])
+
+
+def _room_of_requests(most: npt.NDArray[np.int64]) -> RequestSums:
+    """For at most ``most`` entries of each request and phase, and one."""
+    room = most.ravel() + 1
+    size = int(room.sum())
+    return RequestSums(
+        np.cumsum(room) - room,
+        np.zeros(len(room), np.int64),
+        np.empty(size, np.int16),
+        np.empty(size, np.int32),
+        np.empty(size, np.float64),
+    )
+
+
+def _room_of_domains(size: int) -> DomainSums:
+    return DomainSums(
         np.empty(size, np.int16),
         np.empty(size, np.int64),
-        np.empty((2, size), np.float64),
-        np.empty((2, size), np.float32),
+        np.empty(size, np.float64),
+        np.empty(size, np.float64),
+        np.empty(size, np.float32),
+        np.empty(size, np.float32),
     )

@@ -9,9 +9,9 @@ a filter on a layer reads only its share of the file. Everything is made a few l
 the memory needed is that of those and of the sums (see ``tracer.store.run_writer``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from tracer.schema import arrow_schema
 from tracer.store.choices import round_mantissa
 from tracer.store.column_chunks import Runs
 from tracer.store.layer_file import Layer, Plain, write_layers, write_plain
-from tracer.store.parquet_files import ShardFile, stored_schema, write_file, write_table
-from tracer.store.rollup import PHASES, DomainUsage, RequestUsage, Rollup
+from tracer.store.parquet_files import ShardFile, write_file, write_table
+from tracer.store.rollup import PHASES, RequestUsage, Rollup
 from tracer.store.shard_rows import RouterWeights, ShardRows
 from tracer.store.storage import Storage
 
@@ -71,8 +71,7 @@ class ShardWriter:
         try:
             for table, layers in by_layer.items():
                 done.append(shard.write_layers(table, layers))
-            sums = shard.usage_by_domain()
-            done.append(write_table(self.storage, "usage_by_domain", self.run_id, name, sums))
+            done.append(shard.write_domains())
             if tokens:
                 done.append(shard.write_tokens())
         except BaseException:
@@ -118,17 +117,12 @@ class _Shard:
         self._writer = writer
         self._name = name
         self._rows = rows
-        counts = rows.row_counts
         self._prompts = np.array([request.num_prompt_tokens for request in rows.requests])
         self._request_ids = [request.request_id for request in rows.requests]
         self._rollup = Rollup(rows, writer.num_experts)
         self._by_request: list[RequestUsage] = []
-        self._by_domain: list[DomainUsage] = []
-        # Rows before the end of each request's prompt: positions ascend.
-        before = np.concatenate([[0], np.cumsum(rows.positions < np.repeat(self._prompts, counts))])
-        ends = np.cumsum(counts)
         self._shared = {
-            **self._texts(counts, before[ends] - before[ends - counts]),
+            **self._texts(rows.row_counts, self._rollup.prompt_rows),
             "position": (rows.positions, "DELTA_BINARY_PACKED"),
         }
 
@@ -138,9 +132,7 @@ class _Shard:
         for layer_id, (ids, weights) in zip(self._rows.layer_ids, choices, strict=True):
             if self._writer.precision == "bf16" and not rounded:
                 weights = round_mantissa(weights, _BF16_DROPPED)  # noqa: PLW2901
-            by_request, by_domain = self._rollup.add(ids, weights)
-            self._by_request.append(by_request)
-            self._by_domain.append(by_domain)
+            self._by_request.append(self._rollup.add(ids, weights))
             yield Layer(layer_id, ids.shape[1], [ids, weights])
 
     def candidates(self) -> Iterator[Layer]:
@@ -206,7 +198,7 @@ class _Shard:
         numbers = np.arange(len(lengths))
         phases = np.column_stack([in_prompt, lengths - in_prompt]).ravel()
         return {
-            "run_id": self._run_id(int(lengths.sum())),
+            "run_id": self._constant(self._writer.run_id, int(lengths.sum())),
             "request_id": Runs(self._request_ids, numbers, lengths),
             "phase": Runs(("prompt", "generated"), np.tile([0, 1], len(lengths)), phases),
         }
@@ -216,57 +208,46 @@ class _Shard:
         request, phase, tokens = self._rollup.groups.T
         ones = np.ones(len(request), dtype=np.int64)
         return {
-            "run_id": self._run_id(len(request)),
+            "run_id": self._constant(self._writer.run_id, len(request)),
             "request_id": Runs(self._request_ids, request, ones),
             "phase": Runs(PHASES, phase, ones),
             "num_tokens": (tokens.astype(np.int32), "DELTA_BINARY_PACKED"),
         }
 
-    def _run_id(self, rows: int) -> Runs:
-        return Runs([self._writer.run_id], np.zeros(1, dtype=np.int64), np.array([rows]))
+    def write_domains(self) -> ShardFile:
+        """Write `usage_by_domain`, by domain, phase in order of its name, layer and expert."""
+        usage, writer = self._rollup.by_domain(), self._writer
+        num_layers, num_domains, num_phases = usage.lengths.shape
+        by_name = np.argsort(PHASES)
+        ends = np.cumsum(usage.lengths).reshape(usage.lengths.shape)
+        # Of every domain, phase and layer, in this order: how many entries, and where they start.
+        lengths, starts = (
+            numbers.transpose(1, 2, 0)[:, by_name].ravel()
+            for numbers in (usage.lengths, ends - usage.lengths)
+        )
+        total = int(lengths.sum())
+        order = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(total)
+        phases = np.repeat(np.tile(by_name, num_domains), num_layers)
+        layers = np.tile(np.arange(num_layers), num_phases * num_domains)
+        domains = np.repeat(np.arange(num_domains), num_phases * num_layers)
+        columns: dict[str, Plain] = {
+            "run_id": self._constant(writer.run_id, total),
+            "shard": self._constant(self._name, total),
+            "domain": Runs(self._rollup.domains, domains, lengths),
+            "phase": Runs(PHASES, phases, lengths),
+            "layer_id": Runs(self._rows.layer_ids, layers, lengths),
+            "expert_id": (usage.expert_ids[order].astype(np.int32), "DELTA_BINARY_PACKED"),
+            "num_choices": (usage.num_choices[order], "DELTA_BINARY_PACKED"),
+            "weight_sum": (usage.weight_sum[order], "BYTE_STREAM_SPLIT"),
+            "weight_sq_sum": (usage.weight_sq_sum[order], "BYTE_STREAM_SPLIT"),
+            "weight_min": (usage.weight_min[order], "BYTE_STREAM_SPLIT"),
+            "weight_max": (usage.weight_max[order], "BYTE_STREAM_SPLIT"),
+        }
 
-    def usage_by_domain(self) -> Iterator[pa.Table]:
-        """By domain, phase in order of its name, layer and expert."""
-        parts = self._by_domain
-        layers = np.array(self._rows.layer_ids, dtype=np.int16)
-        layer = np.repeat(layers, [len(part.domain) for part in parts])
+        def fill(file: BinaryIO) -> int:
+            return write_plain(file, arrow_schema("usage_by_domain"), total, columns)
 
-        def joined(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([getattr(part, name) for part in parts])
+        return write_file(writer.storage, "usage_by_domain", writer.run_id, self._name, fill)
 
-        by_name = np.argsort(np.argsort(PHASES))
-        domain, phase = joined("domain"), joined("phase")
-        order = np.lexsort((layer, by_name[phase], domain))  # stable: experts stay ascending
-        columns = [
-            _repeated(self._writer.run_id, len(order)),
-            _repeated(self._name, len(order)),
-            _indexed(domain[order], self._rollup.domains),
-            _indexed(phase[order], PHASES),
-            pa.array(layer[order]),
-            *(
-                pa.array(joined(name)[order])
-                for name in (
-                    "expert_ids",
-                    "num_choices",
-                    "weight_sum",
-                    "weight_sq_sum",
-                    "weight_min",
-                    "weight_max",
-                )
-            ),
-        ]
-        yield _table("usage_by_domain", columns)
-
-
-def _table(table: str, columns: Sequence[pa.Array]) -> pa.Table:
-    return pa.Table.from_arrays(columns, schema=stored_schema(table))
-
-
-def _indexed(numbers: npt.NDArray[np.integer], texts: Sequence[str]) -> pa.Array:
-    """Text number i of each row as a dictionary column."""
-    indices = pa.array(numbers.astype(np.int32))
-    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()))
-
-
-def _repeated(text: str, length: int) -> pa.Array:
-    return _indexed(np.zeros(length, dtype=np.int32), [text])
+    def _constant(self, text: str, rows: int) -> Runs:
+        return Runs([text], np.zeros(1, dtype=np.int64), np.array([rows]))

@@ -5,25 +5,36 @@ Source: github.com/apache/thrift, doc/specs/thrift-compact-protocol.md.
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Value", "binary", "boolean", "i8", "i16", "i32", "i64", "listed", "struct", "varint"]
+__all__ = [
+    "Value",
+    "begun",
+    "binary",
+    "boolean",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "listed",
+    "struct",
+    "varint",
+]
 
 # A value is its type's number in the protocol and its bytes.
 Value = tuple[int, bytes]
 
-_SEVEN_BITS = 0x7F
+_ONE_BYTE, _TWO_BYTES, _THREE_BYTES = 1 << 7, 1 << 14, 1 << 21
 _SHORT_LIST = 15
 
 
 def varint(number: int) -> bytes:
     """A number that is not negative: seven bits a byte, lowest first."""
-    if number <= _SEVEN_BITS:
+    if number < _ONE_BYTE:
         return bytes((number,))
-    encoded = bytearray()
-    while number > _SEVEN_BITS:
-        encoded.append(number & _SEVEN_BITS | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    if number < _TWO_BYTES:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < _THREE_BYTES:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+    return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80)) + varint(number >> 14)
 
 
 def boolean(value: bool) -> Value:
@@ -67,14 +78,18 @@ def listed(items: Sequence[Value]) -> Value:
 
 def struct(fields: Mapping[int, Value | None]) -> Value:
     """Fields by number, 1 to 15 apart, ascending; None leaves one out."""
-    encoded, last = bytearray(), 0
+    return 12, begun(fields) + b"\0"
+
+
+def begun(fields: Mapping[int, Value | None], last: int = 0) -> bytes:
+    """A part of a struct, whose end is missing: the fields behind number ``last``."""
+    encoded = bytearray()
     for number, value in fields.items():
         if value is not None:
-            kind, data = value
-            encoded.append((number - last) << 4 | kind)
-            encoded += data
+            encoded.append((number - last) << 4 | value[0])
+            encoded += value[1]
             last = number
-    return 12, bytes(encoded) + b"\0"
+    return bytes(encoded)
 
 
 def _zigzag(number: int) -> int:
