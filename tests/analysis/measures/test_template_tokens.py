@@ -4,6 +4,7 @@ import pytest
 
 from tests.analysis.measures.conftest import arrays_of
 from tracer.analysis.measures.run import Settings, run_measure
+from tracer.errors import InputError
 
 TOKEN = {0: {0: 0.75, 1: 0.25}}
 OTHER = {0: {2: 0.75, 3: 0.25}}
@@ -75,3 +76,11 @@ def test_what_is_left_out_and_a_shared_last_token_are_told(wrapped):
         (note,) = run_measure(lake, "expert_load", settings=settings).notes
         assert words in note
     assert run_measure(lake, "expert_load", settings=Settings(draws=0)).notes == ()
+
+
+def test_what_is_made_of_sums_cannot_leave_them_out(wrapped):
+    lake, _ = wrapped
+    settings = Settings(exclude_template=True, draws=0)
+    for name, engine in (("prompt_predicts_generation", "duckdb"), ("expert_load", "polars")):
+        with pytest.raises(InputError, match="hold the template's tokens"):
+            run_measure(lake, name, settings=settings, engine=engine)

@@ -4,25 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import duckdb
-import numpy as np
 import polars as pl
 
 from tracer.analysis.measures.catalogue import Measure, measure_named
-from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
+from tracer.analysis.measures.checks import check_runs
+from tracer.analysis.measures.draws import with_draws
 from tracer.analysis.measures.engines import ENGINES, points_on
-from tracer.analysis.measures.inputs import OTHER, Asked, frame_of, has_gate_weights, make_inputs
+from tracer.analysis.measures.inputs import OTHER, Asked, frame_of, make_inputs
 from tracer.analysis.measures.notes import notes_on
-from tracer.analysis.measures.nulls import NULLS
-from tracer.analysis.measures.redraw import Redraw, drawn_requests
-from tracer.analysis.sql import connect, run_query
+from tracer.analysis.sql import connect
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
 
 __all__ = ["MeasureResult", "Settings", "run_measure"]
-
-_WEIGHTS = ("gate_weight", "weight_sum")
-_SHAPE = {"num_experts": "experts per layer", "top_k": "top-k", "moe_layers": "MoE layers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +91,15 @@ def run_measure(
         raise InputError(f"no engine {engine!r}", f"there are: {', '.join(ENGINES)}.")
     measure = measure_named(name)
     bound = measure.bound(dict(binds or {}))
-    if measure.compares != (other_run_id is not None):
-        raise InputError(
-            f"measure {name!r} takes {'two runs' if measure.compares else 'one run'}",
-            f"{'name the second with' if measure.compares else 'leave out'} --other-run.",
-        )
     runs = [("", lake.run(run_id))]
     if other_run_id is not None:
         runs.append((OTHER, lake.run(other_run_id)))
-    if not all(has_gate_weights(run) for _, run in runs) and any(
-        word in measure.sql for word in _WEIGHTS
-    ):
+    notes = check_runs(measure, [run for _, run in runs])
+    if settings.exclude_template and (engine != "duckdb" or "phase_usage" in measure.reads):
         raise InputError(
-            f"measure {name!r} is made of gate weights, which the run's source did not have",
-            "`tracer query` lists measures that count choices alone.",
+            f"{measure.name} by {engine} is made of sums, which hold the template's tokens",
+            "leave out --exclude-template, or take another measure by duckdb.",
         )
-    notes = list(_compared(measure, runs[0][1], runs[1][1])) if measure.compares else []
     if engine != "duckdb" and settings.draws:
         notes.append(f"{engine} takes the measure once, so there are no chance levels.")
         settings = replace(settings, draws=0)
@@ -131,7 +118,15 @@ def run_measure(
             make_inputs(con, measure.reads, asked, prefix=prefix, keep=keep)
             notes += notes_on(con, asked, prefix)
         if engine == "duckdb":
-            frame = _with_draws(con, measure, bound, settings, progress)
+            frame = with_draws(
+                con,
+                measure,
+                bound,
+                draws=settings.draws,
+                seed=settings.seed,
+                level=settings.level,
+                progress=progress,
+            )
         else:
             names = [f"{p}{name}" for p, _ in runs for name in ("asked", "scoped_requests")]
             given = {name: frame_of(con, name) for name in names}
@@ -139,67 +134,3 @@ def run_measure(
     finally:
         con.close()
     return MeasureResult(measure, frame, tuple(notes))
-
-
-def _compared(
-    measure: Measure, run: Mapping[str, object], other: Mapping[str, object]
-) -> tuple[str, ...]:
-    """Refuses runs whose experts cannot be those of one model; notes names that differ.
-
-    A measure that reads the second run's `model` copes with another size: it compares no ids.
-    """
-    if f"{OTHER}model" in measure.reads:
-        return ()
-    for name, words in _SHAPE.items():
-        if run[name] != other[name]:
-            raise InputError(
-                f"the runs differ in {words}: {run[name]} and {other[name]}",
-                f"measure {measure.name!r} compares expert by expert: take runs of one model.",
-            )
-    if run["model"] == other["model"]:
-        return ()
-    note = "expert ids mean the same only in checkpoints or variants of one model"
-    return (f"The runs name two models, {run['model']} and {other['model']}: {note}.",)
-
-
-def _with_draws(
-    con: duckdb.DuckDBPyConnection,
-    measure: Measure,
-    binds: dict[str, Any],
-    settings: Settings,
-    progress: Callable[[int, int], None],
-) -> pl.DataFrame:
-    def taken() -> pl.DataFrame:
-        return run_query(con, f"measures/{measure.name}", **binds)
-
-    observed = taken()
-    if not settings.draws or not measure.values or observed.is_empty():
-        return observed
-    draws: list[Callable[[Redraw, np.random.Generator], None]] = [drawn_requests]
-    if measure.null is not None:
-        draws.insert(0, NULLS[measure.null])
-    redraw = Redraw(con)
-    total, done = settings.draws * len(draws), 0
-    found: list[dict[str, list[np.ndarray]]] = []
-    for number, draw in enumerate(draws):
-        rng = np.random.default_rng([settings.seed, number])
-        values: dict[str, list[np.ndarray]] = {value: [] for value in measure.values}
-        for _ in range(settings.draws):
-            draw(redraw, rng)
-            again = taken()
-            for value, arrays in values.items():
-                arrays.append(aligned(observed, measure.key, again, value))
-            done += 1
-            progress(done, total)
-        redraw.restore()
-        found.append(values)
-    columns: dict[str, np.ndarray | pl.Series] = {}
-    for column in observed.columns:
-        columns[column] = observed[column]
-        if column in measure.values:
-            seen = observed[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
-            columns |= interval_columns(column, np.array(found[-1][column]), settings.level)
-            if measure.null is not None:
-                drawn = np.array(found[0][column])
-                columns |= chance_columns(column, seen, drawn, settings.level)
-    return pl.DataFrame(columns)
