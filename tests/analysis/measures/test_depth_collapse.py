@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.measures.conftest import LAYERS, NUM_EXPERTS, arrays_of, usage_of
+from tracer.analysis.measures.inputs import Asked, make_inputs
+from tracer.analysis.measures.nulls import NULLS, Redraw
+from tracer.analysis.sql import connect
 
 
 def test_by_hand(make_lake, request_of, take):
@@ -109,3 +112,33 @@ def test_a_collapse_is_told_from_chance(make_lake, request_of, take):
     assert found["similarity_p"].to_list() == pytest.approx([0.1, 0.1])
     assert found["since_first_layer"].to_list() == pytest.approx([0, 1])
     assert found["since_first_layer_p"][1] == pytest.approx(0.1)
+
+
+def test_the_null_renames_experts_in_both_phases_alike(made):
+    """Of a domain and layer, the columns of choices by request and phase change places, no more.
+
+    Each domain and layer has an order of its own."""
+    lake, requests = made
+    con = connect(lake)
+    make_inputs(con, ("phase_usage",), Asked(lake.run(), "all", {}), keep=True)
+    names = sorted({request.request_id for request in requests})
+
+    def columns():
+        """{(domain, layer): [columns, in the order of experts]}."""
+        found = {}
+        for row in con.sql("from phase_usage").pl().iter_rows(named=True):
+            shape = NUM_EXPERTS, len(names), 2
+            cell = found.setdefault((row["domain"], row["layer_id"]), np.zeros(shape))
+            place = row["expert_id"], names.index(row["request_id"]), row["phase"] == "prompt"
+            cell[place[0], place[1], int(place[2])] = row["num_choices"]
+        return {key: [column.tobytes() for column in cell] for key, cell in found.items()}
+
+    recorded = columns()
+    NULLS["experts"](Redraw(con, ("phase_usage",)), np.random.default_rng(0))
+    drawn = columns()
+    assert drawn.keys() == recorded.keys()
+    orders = set()
+    for key, cell in drawn.items():
+        assert sorted(cell) == sorted(recorded[key])
+        orders.add(tuple(recorded[key].index(column) for column in cell))
+    assert len(orders) == len(recorded)
