@@ -2,8 +2,8 @@
 --
 -- A request's usage after n tokens of its prompt, or of what it generated, is how often each expert
 -- was chosen by then. The similarity of two requests is the cosine of their usages after equally
--- many tokens: 1 for the same proportions, 0 where no expert is shared. Its mean over all pairs of a
--- domain, and of two domains, follows from sums of usages of length 1, so no pairs are made. Only
+-- many tokens: 1 for the same proportions, 0 where no expert is shared. Its mean over all pairs of
+-- a domain, and of two domains, follows from sums of usages of length 1, so no pairs are made. Only
 -- requests with at least so many tokens count, so longer prefixes are of fewer requests.
 --
 -- Usage of few tokens is uneven by chance, so similarity rises with n where nothing differs: look

@@ -46,7 +46,11 @@ with counted as (
 ),
 id_squares as (
     -- Overlaps in experts of all pairs, each twice, and those of pairs of one request.
-    select layer_id, token_id, sum(num_choices * num_choices) as square, sum(of_requests) as of_requests
+    select
+        layer_id,
+        token_id,
+        sum(num_choices * num_choices) as square,
+        sum(of_requests) as of_requests
     from (
         select
             layer_id,
