@@ -13,7 +13,7 @@
 -- asks    When do requests of different domains begin to use other experts?
 -- source  "The Myth of Expert Specialization" (arXiv 2604.09780) Eq. 14 and Figures 7 and 9;
 --         generated tokens count from the first generated one here, not from the prompt's start
--- reads   routed_tokens, ranks
+-- reads   routed_tokens, scoped_requests, ranks
 -- binds   $step = 32: tokens from one prefix to the next.
 --         $longest = 256: tokens of the longest prefix.
 -- yields  layer_id, phase, prefix_tokens [tokens], num_requests [requests that are so long],
@@ -40,8 +40,6 @@ blocks as (
     -- Choices of each stretch of $step tokens, counted from 1.
     select
         routed_tokens.request_id,
-        routed_tokens.origin,
-        routed_tokens.domain,
         routed_tokens.layer_id,
         routed_tokens.phase,
         floor(
@@ -58,8 +56,6 @@ blocks as (
     where routed_tokens.position - spans.first_position < spans.num_blocks * $step
     group by
         routed_tokens.request_id,
-        routed_tokens.origin,
-        routed_tokens.domain,
         routed_tokens.layer_id,
         routed_tokens.phase,
         floor((routed_tokens.position - spans.first_position) / cast($step as double)) + 1,
@@ -73,8 +69,6 @@ ends as (
 usages as (
     select
         blocks.request_id,
-        blocks.origin,
-        blocks.domain,
         blocks.layer_id,
         blocks.phase,
         ends.block,
@@ -88,8 +82,6 @@ usages as (
         and blocks.block <= ends.block
     group by
         blocks.request_id,
-        blocks.origin,
-        blocks.domain,
         blocks.layer_id,
         blocks.phase,
         ends.block,
@@ -97,22 +89,31 @@ usages as (
 ),
 lengths as (
     select
-        request_id,
-        origin,
-        domain,
-        layer_id,
-        phase,
-        block,
-        sqrt(sum(num_choices * num_choices)) as length
-    from usages
-    group by request_id, origin, domain, layer_id, phase, block
+        by_request.request_id,
+        scoped_requests.origin,
+        scoped_requests.domain,
+        by_request.layer_id,
+        by_request.phase,
+        by_request.block,
+        by_request.length
+    from (
+        select
+            request_id,
+            layer_id,
+            phase,
+            block,
+            sqrt(sum(num_choices * num_choices)) as length
+        from usages
+        group by request_id, layer_id, phase, block
+    ) as by_request
+    join scoped_requests on by_request.request_id = scoped_requests.request_id
 ),
 sums as (
     select
         usages.layer_id,
         usages.phase,
         usages.block,
-        usages.domain,
+        lengths.domain,
         usages.expert_id,
         sum(usages.num_choices / lengths.length) as total
     from usages
@@ -121,7 +122,7 @@ sums as (
         and usages.layer_id = lengths.layer_id
         and usages.phase = lengths.phase
         and usages.block = lengths.block
-    group by usages.layer_id, usages.phase, usages.block, usages.domain, usages.expert_id
+    group by usages.layer_id, usages.phase, usages.block, lengths.domain, usages.expert_id
 ),
 products as (
     -- Of all requests, and of those of one domain, with themselves.

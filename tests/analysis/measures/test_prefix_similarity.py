@@ -70,7 +70,7 @@ def test_a_domain_that_shows_late_is_told_from_chance(make_lake, request_of, tak
     Chance is the mean over exchanged domains in NumPy."""
     rng = np.random.default_rng(6)
     requests = []
-    for number in range(12):
+    for number in range(16):
         early = [token(*rng.permutation(8)[:2].tolist()) for _ in range(4)]
         late = [token(number % 2, 2 + int(rng.integers(0, 6))) for _ in range(12)]
         requests.append(request_of(f"q{number}", ("art", "law")[number % 2], early + late))
