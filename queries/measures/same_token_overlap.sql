@@ -46,14 +46,18 @@ with counted as (
 ),
 id_squares as (
     -- Overlaps in experts of all pairs, each twice, and those of pairs of one request.
-    select layer_id, token_id, sum(num_choices * num_choices) as square, sum(within) as within
+    select
+        layer_id,
+        token_id,
+        sum(num_choices * num_choices) as square,
+        sum(of_requests) as of_requests
     from (
         select
             layer_id,
             token_id,
             expert_id,
             sum(num_choices) as num_choices,
-            sum(num_choices * num_choices) as within
+            sum(num_choices * num_choices) as of_requests
         from counted
         group by layer_id, token_id, expert_id
     ) as by_expert
@@ -78,8 +82,8 @@ same as (
         id_squares.layer_id,
         count(*) as num_token_ids,
         sum(id_pairs.pairs) as pairs,
-        sum(id_squares.square - id_squares.within) as overlaps,
-        avg((id_squares.square - id_squares.within) / id_pairs.pairs) as by_ids
+        sum(id_squares.square - id_squares.of_requests) as overlaps,
+        avg((id_squares.square - id_squares.of_requests) / id_pairs.pairs) as by_ids
     from id_squares
     join id_pairs
         on id_squares.layer_id = id_pairs.layer_id and id_squares.token_id = id_pairs.token_id
@@ -92,13 +96,13 @@ request_experts as (
     group by layer_id, origin, expert_id
 ),
 every_square as (
-    select layer_id, sum(num_choices * num_choices - within) as overlaps
+    select layer_id, sum(num_choices * num_choices - of_requests) as overlaps
     from (
         select
             layer_id,
             expert_id,
             sum(num_choices) as num_choices,
-            sum(num_choices * num_choices) as within
+            sum(num_choices * num_choices) as of_requests
         from request_experts
         group by layer_id, expert_id
     ) as by_expert

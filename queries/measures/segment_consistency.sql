@@ -57,9 +57,9 @@ levels as (
         phase,
         expert_id,
         place,
-        sum(step) over (
+        cast(sum(step) over (
             partition by request_id, layer_id, phase, expert_id order by place
-        ) as f,
+        ) as integer) as f,
         lead(place) over (
             partition by request_id, layer_id, phase, expert_id order by place
         ) as next_place
@@ -145,7 +145,7 @@ select
     grid.expert_id,
     cast(coalesce(segments.num_segments, 0) as bigint) as num_segments,
     cast(coalesce(ranked.num_choices, 0) as bigint) as num_choices,
-    cast(ranked.f as integer) as threshold,
+    ranked.f as threshold,
     ranked.f1 as srp,
     ranked.rho
 from grid
