@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
+    "AUDIT_MODES",
     "GATE_WEIGHTS",
     "NO_DOMAIN",
     "TOKEN_SCOPES",
@@ -28,6 +29,7 @@ NO_DOMAIN = "none"
 # all 1 / top_k and mean nothing.
 GATE_WEIGHTS = "gate_weights"
 UNKNOWN = "unknown"
+AUDIT_MODES = ("gate", "reference", "paper")
 TOKEN_SCOPES = ("last-prompt", "prompt", "generated", "all")
 
 

@@ -244,7 +244,7 @@ def test_a_domain_without_tokens_in_the_scope_is_left_out(make_lake, request_of)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "paper"}, "needs full router logits, which this version does not record"),
+        ({"mode": "paper"}, "needs router logits, which 3 of 3 requests of run 'r1' lack"),
         ({"mode": "gates"}, "unknown mode 'gates'"),
         ({"tokens": "decode"}, "unknown tokens 'decode'"),
         ({"mode": "reference", "tokens": "prompt"}, "last prompt token only, not 'prompt'"),

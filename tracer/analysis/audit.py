@@ -20,6 +20,7 @@ from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
 from tracer.records import (
+    AUDIT_MODES,
     GATE_WEIGHTS,
     NO_DOMAIN,
     TOKEN_SCOPES,
@@ -76,10 +77,11 @@ def audit(
     Args:
         lake: the lake to read.
         run_id: the run; None takes the only one.
-        mode: `gate` ranks by mean gate weight (Eq. 2 on the chosen experts); `reference` ranks and
-            counts as the authors' code does.
+        mode: `gate` ranks by mean gate weight (Eq. 2 on the chosen experts); `paper` by mean
+            probability of the softmax over all experts (Eq. 2 and 3), which needs router logits;
+            `reference` ranks and counts as the authors' code does.
         tokens: `last-prompt`, `prompt`, `generated`, or `all`; by default `prompt` in gate
-            mode. `reference` mode has `last-prompt` only.
+            mode, `last-prompt` in the others. `reference` mode has no other.
         min_presence: least share of domains that must list a candidate, over 0 and at most 1.
         rank_cutoff: how deep each domain's list goes; by default the run's top_k.
         domains: new domain by old domain or subject, as ``load_domains`` reads it.
@@ -104,7 +106,7 @@ def audit(
     _check_draws(mode, draws, seed)
     run = lake.run(run_id)
     name = str(run["run_id"])
-    if json.loads(str(run.get("options") or "{}")).get(GATE_WEIGHTS) == UNKNOWN:
+    if mode != "paper" and not _has_weights(run):
         raise InputError(
             f"run {name!r} has expert ids only: its source had no gate weights, which an audit is"
             " made of",
@@ -139,7 +141,13 @@ def audit(
                 con, run, tokens=scope, domains=domains or {}, counted=counted
             )
             chance = audit_chance(
-                requests, result.layers, rules, draws=draws, seed=seed, progress=progress
+                requests,
+                result.layers,
+                rules,
+                draws=draws,
+                seed=seed,
+                usage_of=requests.softmax_layer if mode == "paper" else requests.layer,
+                progress=progress,
             )
     finally:
         con.close()
@@ -181,13 +189,8 @@ def _check_draws(mode: str, draws: int, seed: int) -> None:
 
 def _token_scope(mode: str, tokens: str | None) -> str:
     """The token scope of an audit, if mode and scope go together."""
-    if mode == "paper":
-        raise InputError(
-            "mode 'paper' needs full router logits, which this version does not record",
-            "--mode gate uses the recorded gate weights.",
-        )
-    if mode not in ("gate", "reference"):
-        raise InputError(f"unknown mode {mode!r}", "there are: gate, reference.")
+    if mode not in AUDIT_MODES:
+        raise InputError(f"unknown mode {mode!r}", f"there are: {', '.join(AUDIT_MODES)}.")
     if tokens is not None and tokens not in TOKEN_SCOPES:
         raise InputError(f"unknown tokens {tokens!r}", f"there are: {', '.join(TOKEN_SCOPES)}.")
     if mode == "reference":
@@ -197,7 +200,7 @@ def _token_scope(mode: str, tokens: str | None) -> str:
                 "--mode gate takes any --tokens.",
             )
         return _LAST
-    return tokens or "prompt"
+    return tokens or (_LAST if mode == "paper" else "prompt")
 
 
 def _contributions(
@@ -226,12 +229,15 @@ def _contributions(
             f"none of the {len(domains)} labels given for domains occurs in run {run_id!r}",
             "use values of requests.domain, or of the label `subject`.",
         )
-    query = "eci" if mode == "gate" else "reference_weights"
+    query = {"gate": "eci", "reference": "reference_weights", "paper": "eci_from_logits"}[mode]
     binds = {"run_id": run_id}
-    if mode == "gate":
+    if mode != "reference":
         binds["tokens"] = tokens
+    if mode == "paper":
+        _refuse_without_logits(con, run_id, tokens)
+        binds["domains"] = labels
     # Sums per domain also hold aborted requests, and those a crash kept out of `requests`.
-    if domains or run["status"] != "complete" or by_status.keys() - _WHOLE_IN_SUMS:
+    elif domains or run["status"] != "complete" or by_status.keys() - _WHOLE_IN_SUMS:
         query += "_by_request"
         binds["domains"] = labels
     frame = run_query(con, query, **binds)
@@ -249,6 +255,21 @@ def _contributions(
         )
         for domain, num_requests, _, prompt, cached in requests.iter_rows()
     )
+
+
+def _has_weights(run: Mapping[str, object]) -> bool:
+    return bool(json.loads(str(run.get("options") or "{}")).get(GATE_WEIGHTS) != UNKNOWN)
+
+
+def _refuse_without_logits(con: duckdb.DuckDBPyConnection, run_id: str, tokens: str) -> None:
+    found = run_query(con, "audit/without_logits", run_id=run_id, tokens=tokens)
+    total, without = found.row(0)
+    if without:
+        raise InputError(
+            f"mode 'paper' needs router logits, which {without:,} of {total:,} requests of run"
+            f" {run_id!r} lack",
+            "`tracer capture --router-logits` records them; --mode gate uses the gate weights.",
+        )
 
 
 def _refuse_missing(run_id: str, scope: str, counts: Sequence[AuditDomain]) -> None:

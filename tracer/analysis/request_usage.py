@@ -81,6 +81,25 @@ class RequestLayers:
         num_tokens = num_choices.sum(axis=1, dtype=np.float64) / self.top_k
         return RequestUsage(num_tokens, num_choices, weights.reshape(shape))
 
+    def softmax_layer(self, layer_id: int) -> RequestUsage:
+        """As ``layer``, of the softmax over all experts instead of gate weights (Eq. 3).
+
+        Every expert counts as chosen by every token. Needs router logits.
+
+        Raises:
+            DamagedDataError: a file of the lake is missing or broken.
+        """
+        weights = np.zeros((len(self.domain), self.num_experts))
+        num_tokens = np.zeros(len(self.domain))
+        self.put()
+        binds = {"run_id": self.run_id, "layer_id": layer_id, "tokens": self.tokens}
+        for batch in query_batches(self._con, "audit/softmax", _ROWS, **binds):
+            request = batch["request_number"].to_numpy()
+            weights[request, batch["expert_id"].to_numpy()] = batch["weight_sum"].to_numpy()
+            num_tokens[request] = batch["num_tokens"].to_numpy()
+        chosen = np.repeat(num_tokens[:, None], self.num_experts, axis=1)
+        return RequestUsage(num_tokens, chosen.astype(np.float32), weights)
+
 
 def request_layers(
     con: duckdb.DuckDBPyConnection,

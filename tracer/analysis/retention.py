@@ -100,7 +100,7 @@ def _num_candidates(con: duckdb.DuckDBPyConnection, run: Mapping[str, object]) -
     """Candidates of each token whose scores may stand for gate weights; 0 without any."""
     if run.get("scoring_function") != "softmax":
         return 0
-    found = run_query(con, "retention/num_candidates", run_id=run["run_id"]).item()
+    found = run_query(con, "audit/num_candidates", run_id=run["run_id"]).item()
     return cast("int", found or 0)
 
 
@@ -122,7 +122,7 @@ def _of_budget(
     source = "choices" if budget <= reference.top_k else "candidates"
     found = run_query(
         con,
-        f"retention/{source}",
+        f"audit/budget_{source}",
         run_id=reference.run_id,
         tokens=reference.tokens,
         budget=budget,

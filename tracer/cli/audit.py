@@ -11,7 +11,7 @@ from tracer.cli.options import (
     min_presence_option,
     run_option,
 )
-from tracer.records import TOKEN_SCOPES, audit_draws
+from tracer.records import AUDIT_MODES, TOKEN_SCOPES, audit_draws
 
 __all__ = ["command"]
 
@@ -20,15 +20,16 @@ __all__ = ["command"]
 @run_option
 @click.option(
     "--mode",
-    type=click.Choice(["gate", "reference"]),
+    type=click.Choice(AUDIT_MODES),
     default="gate",
     show_default=True,
-    help="gate: mean gate weight; reference: as the authors' script computes it.",
+    help="gate: mean gate weight; reference: as the authors' script computes it; paper: mean"
+    " probability over all experts, of runs with router logits.",
 )
 @click.option(
     "--tokens",
     type=click.Choice(TOKEN_SCOPES),
-    help="Tokens to count.  [default: prompt; last-prompt in reference mode]",
+    help="Tokens to count.  [default: prompt; last-prompt in the other modes]",
 )
 @min_presence_option
 @click.option(

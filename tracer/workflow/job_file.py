@@ -50,7 +50,7 @@ class CaptureOptions(_Strict):
 class AuditStep(_Strict):
     """As the options of `tracer audit`; the result is written to ``output``."""
 
-    mode: Literal["gate", "reference"] = "gate"
+    mode: Literal["gate", "reference", "paper"] = "gate"
     tokens: Literal["last-prompt", "prompt", "generated", "all"] | None = None
     min_presence: Annotated[float, Field(gt=0, le=1)] = 0.8
     rank_cutoff: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
--- retention/num_candidates: how many candidates every token of a run has at least.
+-- audit/num_candidates: how many candidates every token of a run has at least.
 --
 -- reads   candidates
 -- binds   $run_id

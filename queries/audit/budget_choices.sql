@@ -1,10 +1,9 @@
--- retention/candidates: ECI where every token had a smaller or larger number of experts, from candidates.
+-- audit/budget_choices: ECI where every token kept fewer of the experts it chose.
 --
--- Candidates stand by descending selection score, which of a softmax router is the gate weight
--- before it is rescaled.
+-- Choices stand by descending gate weight, so the first are those a smaller budget keeps.
 --
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) section 4.3 and Figure 5, Eq. 2 on the experts kept
--- reads   candidates, requests, numbered: requests that count, by request_id, with domain_number
+-- reads   routing, requests, numbered: requests that count, by request_id, with domain_number
 -- binds   $run_id
 --         $tokens: last-prompt, prompt, generated, or all (prompt and generated)
 --         $budget: experts kept of each token
@@ -13,20 +12,20 @@
 -- order   layer_id, domain_number, expert_id
 with scoped as (
     select
-        candidates.layer_id,
+        routing.layer_id,
         numbered.domain_number,
-        candidates.expert_ids[1:$budget] as expert_ids,
-        candidates.scores[1:$budget]::double[] as weights
-    from candidates
-    join numbered on candidates.request_id = numbered.request_id
+        routing.expert_ids[1:$budget] as expert_ids,
+        routing.gate_weights[1:$budget]::double[] as weights
+    from routing
+    join numbered on routing.request_id = numbered.request_id
     join requests
-        on candidates.run_id = requests.run_id and candidates.request_id = requests.request_id
-    where candidates.run_id = $run_id
+        on routing.run_id = requests.run_id and routing.request_id = requests.request_id
+    where routing.run_id = $run_id
         and (
             $tokens = 'all'
-            or ($tokens = 'prompt' and candidates.position < requests.num_prompt_tokens)
-            or ($tokens = 'generated' and candidates.position >= requests.num_prompt_tokens)
-            or ($tokens = 'last-prompt' and candidates.position = requests.num_prompt_tokens - 1)
+            or ($tokens = 'prompt' and routing.position < requests.num_prompt_tokens)
+            or ($tokens = 'generated' and routing.position >= requests.num_prompt_tokens)
+            or ($tokens = 'last-prompt' and routing.position = requests.num_prompt_tokens - 1)
         )
 ),
 sizes as (
