@@ -99,10 +99,10 @@ test-oracle: .venv-0.30/.moe-tracer-setup
 		counts.py planted.py schedules.py bench.py) -rP
 
 # Readers that cannot share an environment with ours. The lake is made by this program.
-.venv-readers/.moe-tracer-setup: Makefile | setup
+.venv-readers/.moe-tracer-setup: Makefile pyproject.toml | setup
 	test -x .venv-readers/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-readers
-	$(UV) pip install --quiet --python .venv-readers/bin/python 'duckdb==1.5.*' 'pyspark==4.*' \
-		'pandas>=2.2' 'polars>=1.36,<3' 'deltalake>=1.6,<2' 'pyarrow>=21' 'pytest>=8.3'
+	$(UV) pip install --quiet --python .venv-readers/bin/python 'duckdb==1.5.*' \
+		'pandas>=2.2' 'pytest>=8.3' -e '.[spark]'
 	touch $@
 
 READERS := $(VENV)/readers

@@ -3,8 +3,14 @@
 from itertools import groupby
 from pathlib import Path
 
+import polars as pl
+
 from tracer.analysis.measures.catalogue import Measure, measure_named, measure_names
+from tracer.analysis.measures.engines import Points, relations_of, with_literals
+from tracer.analysis.measures.inputs import OTHER, tables_of
 from tracer.analysis.measures.nulls import null_words
+from tracer.analysis.measures.polars_engine import take
+from tracer.errors import InputError
 from tracer.schema import query_path
 
 PAGE = Path(__file__).with_name("queries.md")
@@ -67,6 +73,30 @@ def measure_section(measure: Measure) -> list[str]:
     return lines
 
 
+def polars_runs(measure: Measure) -> bool:
+    """Whether Polars runs the measure, tried on relations without rows."""
+    asked = {"run_id": "r", "num_experts": 2, "top_k": 1, "moe_layers": [0], "tokens": "all"}
+    names = {"request_id": "", "origin": "", "domain": "", "num_prompt_tokens": 0}
+    frames = {}
+    for prefix in ("", OTHER):
+        frames[f"{prefix}asked"] = pl.DataFrame([asked])
+        frames[f"{prefix}scoped_requests"] = pl.DataFrame([names]).clear()
+    text = with_literals(measure.sql, measure.bound({}))
+    tables = dict.fromkeys(tables_of(measure.reads), ())
+    try:
+        take(measure.name, Points(tables, frames, relations_of(measure, frames), text))
+    except InputError:
+        return False
+    return True
+
+
+def polars_line(measures: list[Measure]) -> str:
+    """Which measures Polars' SQL cannot run."""
+    refused = [measure.name for measure in measures if not polars_runs(measure)]
+    names = ", ".join(f"`{name}`" for name in refused)
+    return f"Polars' SQL cannot run {names}." if refused else "Polars' SQL runs every measure."
+
+
 def relation_lines() -> list[str]:
     """A table of the relations that measures read."""
     lines = ["| relation | one row is | columns |", "|---|---|---|"]
@@ -89,6 +119,7 @@ def catalogue() -> str:
     lines = ["### Chance levels", "", "| null | what a draw does |", "|---|---|"]
     lines += [f"| `{name}` | {words} |" for name, words in null_words().items()]
     lines += ["", "### Relations", "", *relation_lines(), ""]
+    lines += [polars_line(measures), ""]
     for title, some in groupby(measures, key=group_of):
         lines += [f"### {title}", ""]
         for measure in some:

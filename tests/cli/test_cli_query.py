@@ -1,6 +1,8 @@
 """`tracer query`: the list, a measure's help made of its header, results, notes, wrong input."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +200,35 @@ def test_in_python(lake):
     assert found.notes == ("1 of 2 requests of run 'one' were chosen at random.",)
     with pytest.raises(InputError, match="has no option 'top_p'"):
         open_lake(lake).query("expert_load", top_p=0.5)
+
+
+def test_the_python_of_the_page_runs(lake):
+    """On a lake with layers 1 and 3; its own load is that of the measure."""
+    page = Path(__file__).parents[2] / "docs" / "queries.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+    expected = open_lake(lake).query("expert_load", draws=0).frame.filter(pl.col("load") > 0)
+    columns = ["layer_id", "expert_id", "load"]
+    assert names["load"].select(columns).rows() == expected.select(columns).rows()
+    assert names["first"].rows() == [("art", 0.5), ("law", 0.5)]
+    assert names["found"].frame["load"].to_list() == LOADS
+
+
+@pytest.mark.parametrize("name", ["expert_load", "committee_coverage"])
+def test_polars_prints_what_duckdb_prints(tracer, lake, name):
+    words = ["query", name, "--format", "json"]
+    told = tracer(*words, "--engine", "polars")
+    assert told.stderr == "Note: polars takes the measure once, so there are no chance levels.\n"
+    assert json.loads(told.stdout) == query(tracer, name)
+    assert tracer(*words, "--engine", "polars", "--draws", "0").stderr == ""
+
+
+def test_spark_that_is_not_installed_is_told(tracer, lake, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    words = ["query", "expert_load", "--engine"]
+    told = tracer(*words, "spark", "--draws", "0")
+    told.failed(2, "the library 'pyspark' is not installed", "moe-tracer[spark]")
+    tracer(*words, "polars", "--master", "local").failed(2, "--master belongs to --engine spark")
+    tracer(*words, "sqlite").failed(2, "--engine")

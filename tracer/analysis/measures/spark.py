@@ -74,7 +74,8 @@ def in_spark(text: str) -> str:
             # the parser has counted from 0 already where the place is a literal
             if node.args.get("offset") or isinstance(place, exp.Literal | exp.Neg):
                 place = exp.Add(this=exp.paren(place), expression=exp.Literal.number(1))
-            return exp.Anonymous(this="try_element_at", expressions=[node.this, place])
+            arguments = [node.this, exp.cast(place, "int")]
+            return exp.Anonymous(this="try_element_at", expressions=arguments)
         if isinstance(node, exp.Literal) and not node.is_string and not node.is_int:
             return exp.cast(exp.Literal.string(node.this), "double")
         return node
