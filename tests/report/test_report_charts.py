@@ -301,6 +301,12 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+def test_the_page_has_the_colours_that_lines_are_checked_against(repository):
+    css = (repository / "tracer" / "report" / "page" / "report.css").read_text(encoding="utf-8")
+
+    assert re.findall(r"--page: (#\w+);", css) == [PAGES["light"], PAGES["dark"]]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_lines_stand_out_from_the_page(theme):
     """WCAG asks 3 : 1 of graphics."""

@@ -80,6 +80,11 @@ def test_the_page_shows_both_runs(audit):
     assert "The runs also differ in the layers" in html
     assert 'id="comparison-coverage"' in html
     assert "the differences have no intervals" in html
+    hostile = dataclasses.replace(other_run(audit), run_id="<script>alert(2)</script>")
+    others = {("gate", "prompt"): hostile}
+    assert "<script>alert" not in render_report(
+        [audit], run={}, tracer_version="1", others=others, same_model=True
+    )
     alone = render_report([audit], run={}, tracer_version="1")
     assert "Beside run" not in alone
 

@@ -13,7 +13,7 @@ _ALL_DOMAINS = "Mean over domains"
 
 
 class HeatmapData(TypedDict):
-    """What ``report.js`` draws: one view per domain after the mean over domains.
+    """What ``figures.js`` draws: one view per domain after the mean over domains.
 
     shares: per view a flat list [layer * experts + expert], parts per million of the layer
     largest: the largest of all shares
