@@ -96,15 +96,6 @@ pairs as (
 numbers as (
     select distinct expert_id + 1 as number
     from experts
-    union all
-    select 0 as number
-),
-factorials as (
-    select
-        numbers.number,
-        sum(case when numbers.number = 0 then 0 else ln(numbers.number) end)
-            over (order by numbers.number) as log_factorial
-    from numbers
 ),
 sizes_of_pairs as (
     select distinct pairs.size_a, pairs.size_b, rules.num_experts
@@ -124,33 +115,50 @@ possible as (
         and numbers.number >= sizes_of_pairs.size_a + sizes_of_pairs.size_b
             - sizes_of_pairs.num_experts
 ),
-chances as (
+-- a! (E - a)! b! (E - b)! / (x! (a - x)! (b - x)! (E - a - b + x)! E!), as a sum of logarithms:
+-- the logarithm of each number, as often as it is a factor above less below the line.
+probabilities as (
     select
         possible.size_a,
         possible.size_b,
-        sum(
-            exp(
-                all_a.log_factorial + rest_a.log_factorial
-                + all_b.log_factorial + rest_b.log_factorial
-                - shared_by.log_factorial - only_a.log_factorial - only_b.log_factorial
-                - neither.log_factorial - every.log_factorial
+        possible.num_shared,
+        exp(
+            sum(
+                ln(numbers.number) * (
+                    case when numbers.number <= possible.size_a then 1 else 0 end
+                    + case when numbers.number + possible.size_a <= possible.num_experts
+                        then 1 else 0 end
+                    + case when numbers.number <= possible.size_b then 1 else 0 end
+                    + case when numbers.number + possible.size_b <= possible.num_experts
+                        then 1 else 0 end
+                    - case when numbers.number <= possible.num_shared then 1 else 0 end
+                    - case when numbers.number + possible.num_shared <= possible.size_a
+                        then 1 else 0 end
+                    - case when numbers.number + possible.num_shared <= possible.size_b
+                        then 1 else 0 end
+                    - case when numbers.number + possible.size_a + possible.size_b
+                            <= possible.num_experts + possible.num_shared
+                        then 1 else 0 end
+                    - 1
+                )
             )
-            * possible.num_shared
-            / cast(possible.size_a + possible.size_b - possible.num_shared as double)
-        ) as jaccard
+        ) as probability
     from possible
-    join factorials as all_a on all_a.number = possible.size_a
-    join factorials as all_b on all_b.number = possible.size_b
-    join factorials as rest_a on rest_a.number = possible.num_experts - possible.size_a
-    join factorials as rest_b on rest_b.number = possible.num_experts - possible.size_b
-    join factorials as shared_by on shared_by.number = possible.num_shared
-    join factorials as only_a on only_a.number = possible.size_a - possible.num_shared
-    join factorials as only_b on only_b.number = possible.size_b - possible.num_shared
-    join factorials as neither
-        on neither.number
-        = possible.num_experts - possible.size_a - possible.size_b + possible.num_shared
-    join factorials as every on every.number = possible.num_experts
-    group by possible.size_a, possible.size_b
+    cross join numbers
+    group by possible.size_a, possible.size_b, possible.num_shared
+),
+chances as (
+    select
+        probabilities.size_a,
+        probabilities.size_b,
+        sum(
+            probabilities.probability * probabilities.num_shared
+            / cast(
+                probabilities.size_a + probabilities.size_b - probabilities.num_shared as double
+            )
+        ) as jaccard
+    from probabilities
+    group by probabilities.size_a, probabilities.size_b
 )
 select
     pairs.layer_id,

@@ -25,6 +25,18 @@ __all__ = ["command"]
     is_flag=True,
     help="Go on where prefix caching left prompt tokens without rows; the page says how many.",
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(min=0),
+    help="Draws of chance, and as many of requests for intervals; 0 makes none.  [default: 199]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of all draws; the same seed gives the same page.",
+)
 @click.option("--compare", metavar="RUN", help="Another run of the lake to show beside this one.")
 @click.option(
     "--figures",
@@ -50,6 +62,8 @@ def command(
     min_presence: float,
     domains_file: Path | None,
     allow_missing_tokens: bool,
+    draws: int | None,
+    seed: int,
     compare: str | None,
     figures: Path | None,
     svg_only: bool,
@@ -72,21 +86,26 @@ def command(
     """
     from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
+    from tracer.workflow.progress import counting
     from tracer.workflow.report import write_report
 
     domains = load_domains(domains_file) if domains_file else None
-    path = write_report(
-        Lake.open(lake_path),
-        run_id,
-        output,
-        min_presence=min_presence,
-        domains=domains,
-        allow_missing_tokens=allow_missing_tokens,
-        compare=compare,
-        figures=figures,
-        png=not svg_only,
-        token_roles=token_roles,
-    )
+    with counting("layers drawn:") as drawn:
+        path = write_report(
+            Lake.open(lake_path),
+            run_id,
+            output,
+            min_presence=min_presence,
+            domains=domains,
+            allow_missing_tokens=allow_missing_tokens,
+            compare=compare,
+            figures=figures,
+            png=not svg_only,
+            token_roles=token_roles,
+            draws=draws,
+            seed=seed,
+            progress=drawn,
+        )
     if figures is not None:
         click.echo(f"figures: {figures}")
     click.echo(f"report: {path} ({path.stat().st_size / 1e3:,.0f} kB)")

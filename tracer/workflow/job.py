@@ -88,6 +88,8 @@ def _write_report(lake: Lake, run_id: str, step: ReportStep) -> None:
         min_presence=step.min_presence,
         domains=domains,
         allow_missing_tokens=step.allow_missing_tokens,
+        draws=step.draws,
+        seed=step.seed,
     )
 
 

@@ -68,6 +68,8 @@ class ReportStep(_Strict):
     min_presence: Annotated[float, Field(gt=0, le=1)] = 0.8
     domains: Path | None = None
     allow_missing_tokens: bool = False
+    draws: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
     output: Path = Path("report.html")
 
 

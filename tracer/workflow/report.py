@@ -1,14 +1,14 @@
 """Run to HTML report and figures: every audit the run has tokens for."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tracer import __version__
 from tracer.analysis.audit import MissingTokensError, audit
 from tracer.errors import InputError
 from tracer.files import check_output, whole_folder, write_whole
-from tracer.records import Audit
+from tracer.records import Audit, audit_draws
 from tracer.report.figure_files import FIGURE_NAMES, figure_files
 from tracer.report.html import render_report
 from tracer.report.png import check_png, svg_to_png
@@ -35,6 +35,9 @@ def write_report(
     figures: Path | None = None,
     png: bool = True,
     token_roles: Path | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _name: None,
 ) -> Path:
     """Write the report of a run to ``output``, whole or not at all.
 
@@ -51,6 +54,10 @@ def write_report(
             figures only is replaced.
         png: make PNG files of the figures beside the SVG files.
         token_roles: file with tokens by layer and expert, as ``read_token_roles`` reads it.
+        draws: of chance and of requests, for intervals, bands and verdicts; None takes as many as
+            an audit does, 0 makes none. The run compared with has none.
+        seed: of all draws.
+        progress: told each layer whose draws are made.
 
     Raises:
         UnknownRunError: no such run.
@@ -76,10 +83,10 @@ def write_report(
         domains=domains,
         allow_missing_tokens=allow_missing_tokens,
     )
-    audits = audits_of(str(run["run_id"]))
+    audits = audits_of(str(run["run_id"]), draws=draws, seed=seed, progress=progress)
     others: dict[tuple[str, str], Audit] = {}
     if other is not None:
-        found = audits_of(str(other["run_id"]))
+        found = audits_of(str(other["run_id"]), draws=0)
         others = {(one.mode, one.tokens): one for one in found}
     page = render_report(
         audits,
@@ -101,6 +108,9 @@ def _audits(
     min_presence: float,
     domains: Mapping[str, str] | None,
     allow_missing_tokens: bool,
+    draws: int | None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _name: None,
 ) -> list[Audit]:
     """Every audit the run has tokens for; the first refusal where there is none."""
     audits: list[Audit] = []
@@ -116,6 +126,9 @@ def _audits(
                     min_presence=min_presence,
                     domains=domains,
                     allow_missing_tokens=allow_missing_tokens,
+                    draws=audit_draws(mode) if draws is None or mode == "reference" else draws,
+                    seed=seed,
+                    progress=progress,
                 )
             )
         except MissingTokensError as error:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tests.analysis.conftest import FilesLake, Request
-from tracer.analysis.measures import run
+from tracer.analysis.measures import draws
 from tracer.analysis.measures.run import Settings, run_measure
 
 NUM_EXPERTS, TOP_K, LAYERS = 8, 2, (1, 2, 5)
@@ -262,5 +262,5 @@ def copied(monkeypatch):
         ids = [f"{origin}#{number}" for number, origin in enumerate(chosen["origin"])]
         redraw.put("scoped_requests", chosen.with_columns(request_id=pl.Series(ids)))
 
-    monkeypatch.setattr(run, "drawn_requests", drawn)
+    monkeypatch.setattr(draws, "drawn_requests", drawn)
     return places

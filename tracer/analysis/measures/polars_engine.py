@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from tracer.analysis.measures.engines import Points
 from tracer.errors import InputError, first_line
@@ -34,7 +34,7 @@ def take(name: str, points: Points) -> pl.DataFrame:
                 made[relation.name] = pl.SQLContext(made).execute(relation.text)
         step = "its own text"
         return pl.SQLContext(made).execute(points.text).collect()
-    except PolarsError as error:
+    except (PolarsError, PanicException) as error:
         raise InputError(
             f"Polars' SQL cannot run the measure {name!r}, in {step}: {first_line(error)}",
             "--engine duckdb runs every measure.",
