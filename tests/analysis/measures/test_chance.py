@@ -27,6 +27,15 @@ def test_probability_counts_draws_as_far_the_observed_one_among_them():
     np.testing.assert_allclose(found, [0.6, 0.2, 1.0, NAN, NAN])
 
 
+def test_a_draw_that_repeats_the_value_but_for_rounding_is_as_far():
+    """0.1 + 0.2 is not 0.3: of 3 draws 2 are as large, 2 * (2 + 1) / 4, and at most 1."""
+    drawn = np.array([[0.1 + 0.2], [0.4], [0.0]])
+    assert probability(np.array([0.3]), drawn)[0] == 1
+    drawn[1] = 0.0
+    assert probability(np.array([0.3 + 1e-13]), drawn)[0] == 1
+    assert probability(np.array([0.3 + 1e-9]), drawn)[0] == pytest.approx(0.5)
+
+
 def test_draws_without_a_row_are_left_out():
     """Two of four draws have the row: 1, 2. Observed 3: 2 * (0 + 1) / 3."""
     drawn = np.array([[1.0], [NAN], [2.0], [NAN]])

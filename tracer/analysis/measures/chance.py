@@ -38,9 +38,11 @@ def probability(observed: Floats, drawn: Floats) -> Floats:
     """
     there = ~np.isnan(drawn)
     count = there.sum(axis=0)
+    # A draw may repeat what was observed, but for the order that a sum was added in.
+    equal = _ROUNDING * np.maximum(np.abs(observed), 1)
     with np.errstate(invalid="ignore"):
-        above = (drawn >= observed).sum(axis=0)
-        below = (drawn <= observed).sum(axis=0)
+        above = (drawn >= observed - equal).sum(axis=0)
+        below = (drawn <= observed + equal).sum(axis=0)
     share: Floats = np.minimum(1, 2 * (np.minimum(above, below) + 1) / (count + 1))
     return np.where((count > 0) & ~np.isnan(observed), share, np.nan)
 
