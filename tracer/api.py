@@ -94,6 +94,7 @@ class TraceLake:
         allow_missing_tokens: bool = False,
         draws: int = 0,
         seed: int = 0,
+        same_token: bool = False,
     ) -> Audit:
         """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
         return audit(
@@ -107,4 +108,5 @@ class TraceLake:
             allow_missing_tokens=allow_missing_tokens,
             draws=draws,
             seed=seed,
+            same_token=same_token,
         )
