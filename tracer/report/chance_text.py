@@ -145,6 +145,8 @@ def _verdict(chance: AuditChance, kind: str) -> str:
 
 
 def _between(low: float, high: float, decimals: int = 3) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "-"
     return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
 
 
