@@ -154,6 +154,7 @@ class TraceLake:
         allow_missing_tokens: bool = False,
         draws: int = 0,
         seed: int = 0,
+        same_token: bool = False,
     ) -> Audit:
         """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
         return audit(
@@ -167,4 +168,5 @@ class TraceLake:
             allow_missing_tokens=allow_missing_tokens,
             draws=draws,
             seed=seed,
+            same_token=same_token,
         )

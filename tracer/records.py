@@ -195,6 +195,7 @@ class LayerChance:
         mean over domains
     membership: (expert, share of draws of requests in which it is a member), members first
     agreement, differences: verdicts, as ``tracer/analysis/verdicts.py`` has their rule
+    same_token: as differences, where each token is compared with its like; None if not asked
     """
 
     layer_id: int
@@ -203,6 +204,7 @@ class LayerChance:
     specificity: tuple[DomainSpecificity, ...]
     agreement: str
     differences: str
+    same_token: str | None = None
 
     def of(self, statistic: str, null: str) -> StatisticChance:
         """One of ``statistics``."""
@@ -215,7 +217,7 @@ class AuditChance:
 
     draws: of each null, and as many of requests; seed: of all of them
     level: of intervals and bands; alpha: of verdicts, after correction over layers
-    agreement, differences: verdicts on the run
+    agreement, differences, same_token: verdicts on the run
     """
 
     draws: int
@@ -225,6 +227,7 @@ class AuditChance:
     layers: tuple[LayerChance, ...]
     agreement: str
     differences: str
+    same_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -72,6 +73,16 @@ def test_the_table_of_reference_mode_says_what_it_lacks():
     text = render_table(replace(AUDIT, mode="reference"))
     assert "no intervals, chance levels, verdicts or task specificity: mode reference" in text
     assert "mode reference repeats" not in render_table(AUDIT)
+
+
+def test_what_is_undefined_is_a_dash():
+    nothing = StatisticChance("eci_distance", "experts", "less", *[math.nan] * 8)
+    layers = tuple(
+        replace(layer, statistics=(nothing, *layer.statistics[1:])) for layer in CHANCE.layers
+    )
+    text = render_table(replace(AUDIT, chance=replace(CHANCE, layers=layers)))
+    assert re.search(r"^ +1 +- +- +- +- +0\.100 to 0\.300 ", text, re.MULTILINE)
+    assert "nan" not in text
 
 
 def test_csv_has_chance_behind_its_columns():

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from benchmarks.false_positives import DOMAIN, by_token
+from tests.analysis.measures.conftest import arrays_of, made_requests
+from tracer.analysis.audit import audit
+from tracer.analysis.request_usage import request_layers
 from tracer.analysis.same_token import same_token_distance, same_token_usage
+from tracer.analysis.sql import connect
+from tracer.errors import InputError
+from tracer.report.audit_text import render_csv, render_table
 
 
 def test_excess_by_hand():
@@ -88,3 +94,77 @@ def test_words_are_no_difference_and_domains_are(of_domain, control):
     )
     assert told[0] > 0.7
     assert (told[1] > 0.7) if control else (told[1] <= 0.05)
+
+
+def lake_of_words(make_lake, request_of, *, of_domain, unknown=False):
+    """Two domains with other words, routed by token id, and by domain where ``of_domain``."""
+    rng = np.random.default_rng(6)
+    table = rng.normal(size=(12, 8)) * 2
+    extra = rng.normal(size=(2, 8)) * of_domain
+    requests = []
+    for number in range(24):
+        domain = number % 2
+        words = rng.integers(0, 8, 12) + 4 * domain
+        scores = table[words] + extra[domain] + 0.3 * rng.normal(size=(12, 8))
+        gates = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        tokens = []
+        for row in gates.tolist():
+            chosen = sorted(range(8), key=lambda e, row=row: -row[e])[:2]
+            tokens.append({layer: {e: row[e] for e in chosen} for layer in (0, 3)})
+        ids = [] if unknown else [*words.tolist(), 99]
+        requests.append(
+            request_of(f"q{number:02d}", "ab"[domain], tokens[:9], tokens[9:], token_ids=ids)
+        )
+    return make_lake(requests)
+
+
+def test_an_audit_tells_words_from_domains(make_lake, request_of):
+    lake = lake_of_words(make_lake, request_of, of_domain=0.0)
+    words = audit(lake, tokens="all", draws=99, same_token=True).chance
+    assert words.differences == "domains differ beyond chance"
+    assert words.same_token == "domains differ no more than by chance"
+    both = lake_of_words(make_lake, request_of, of_domain=2.0)
+    found = audit(both, tokens="all", draws=99, same_token=True)
+    assert found.chance.same_token == "domains differ beyond chance"
+    statistic = found.chance.layers[0].of("same_token_distance", "labels")
+    assert statistic.chance_high < statistic.estimate
+    assert statistic.low < statistic.high
+    assert statistic.p_adjusted == 1 / 100
+    assert "\nthe same tokens compared: domains differ beyond chance (2 of 2" in render_table(found)
+    assert "same_token_distance_p_adjusted" in render_csv(found)
+    plain = audit(both, tokens="all", draws=99)
+    assert plain.chance.same_token is None
+    assert "same" not in render_csv(plain).splitlines()[0]
+
+
+@pytest.mark.parametrize("tokens", ["prompt", "generated", "last-prompt", "all"])
+def test_what_the_lake_gives_is_what_was_written(make_lake, request_of, tokens):
+    """Excess of every request from the lake, against excess from lists of the requests."""
+    requests = made_requests(5, planted=True)
+    lake = make_lake(requests, num_experts=8, top_k=2)
+    names = sorted({request.domain for request in requests})
+    layers = request_layers(connect(lake), lake.run(), tokens=tokens, domains={}, counted=names)
+    chosen = arrays_of(requests, tokens)
+    order = sorted(set(chosen.request.tolist()))
+    domain = {request.request_id: names.index(request.domain) for request in requests}
+    for layer in (1, 2, 5):
+        expected = same_token_usage(
+            np.array([order.index(name) for name in chosen.request]),
+            chosen.token_id,
+            chosen.ids[layer],
+            chosen.weights[layer],
+            domain=np.array([domain[name] for name in order]),
+            num_experts=8,
+        )
+        found = layers.same_token_layer(layer)
+        assert found.excess == pytest.approx(expected.excess, abs=1e-12)
+        assert found.num_compared.tolist() == expected.num_compared.tolist()
+
+
+def test_what_the_control_needs(make_lake, request_of):
+    lake = lake_of_words(make_lake, request_of, of_domain=0.0, unknown=True)
+    with pytest.raises(InputError, match="has no token ids"):
+        audit(lake, draws=9, same_token=True)
+    for options in ({"draws": 0}, {"draws": 9, "mode": "paper"}):
+        with pytest.raises(InputError, match="same-token control compares gate weights"):
+            audit(lake, same_token=True, **options)

@@ -13,6 +13,12 @@ import duckdb
 import polars as pl
 
 from tracer.analysis.audit_chance import audit_chance
+from tracer.analysis.audit_options import (
+    LAST_PROMPT,
+    check_draws,
+    has_weights,
+    token_scope,
+)
 from tracer.analysis.committee import presence_threshold
 from tracer.analysis.layers import Rules, audit_layers
 from tracer.analysis.request_usage import request_layers
@@ -20,23 +26,18 @@ from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
 from tracer.records import (
-    AUDIT_MODES,
-    GATE_WEIGHTS,
     NO_DOMAIN,
-    TOKEN_SCOPES,
-    UNKNOWN,
     Audit,
     AuditDomain,
 )
 
 __all__ = ["MissingTokensError", "audit"]
 
-_LAST = "last-prompt"
 _PROMPT_SCOPES = ("prompt", "all")
 # Statuses of requests that count, or that have nothing in the sums per domain.
 _WHOLE_IN_SUMS = {"complete", "skipped", "uncaptured"}
 _SCOPE_WORDS = {
-    _LAST: "recorded last prompt tokens",
+    LAST_PROMPT: "recorded last prompt tokens",
     "prompt": "recorded prompt tokens",
     "generated": "generated tokens",
     "all": "recorded tokens",
@@ -59,6 +60,7 @@ def audit(
     allow_missing_tokens: bool = False,
     draws: int = 0,
     seed: int = 0,
+    same_token: bool = False,
     progress: Callable[[str], None] = lambda _name: None,
 ) -> Audit:
     """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
@@ -90,6 +92,8 @@ def audit(
         draws: of each null, and as many of requests, for ``Audit.chance``; 0 makes none, and
             `reference` mode has none: what it repeats of the authors' code has no draws there.
         seed: of all draws, 0 or more.
+        same_token: also compares domains by what their tokens got beside the same token ids
+            elsewhere; reads `routing`, needs draws, token ids, and gate mode.
         progress: told each layer whose draws are made.
 
     Raises:
@@ -98,15 +102,15 @@ def audit(
         UnknownRunError: no such run.
         DamagedDataError: the run's tables contradict each other.
     """
-    scope = _token_scope(mode, tokens)
+    scope = token_scope(mode, tokens)
     if not 0 < min_presence <= 1:
         raise InputError(
             f"min presence {min_presence:g} is not a share of domains", "give over 0, at most 1."
         )
-    _check_draws(mode, draws, seed)
+    check_draws(mode, draws, seed, same_token=same_token)
     run = lake.run(run_id)
     name = str(run["run_id"])
-    if mode != "paper" and not _has_weights(run):
+    if mode != "paper" and not has_weights(run):
         raise InputError(
             f"run {name!r} has expert ids only: its source had no gate weights, which an audit is"
             " made of",
@@ -147,6 +151,7 @@ def audit(
                 draws=draws,
                 seed=seed,
                 usage_of=requests.softmax_layer if mode == "paper" else requests.layer,
+                same_token=same_token,
                 progress=progress,
             )
     finally:
@@ -172,35 +177,6 @@ def audit(
         overlaps=result.overlaps,
         chance=chance,
     )
-
-
-def _check_draws(mode: str, draws: int, seed: int) -> None:
-    if draws < 0 or seed < 0:
-        raise InputError(
-            f"{draws} draws with seed {seed} cannot be made", "give 0 draws or more, a seed from 0."
-        )
-    if draws and mode == "reference":
-        raise InputError(
-            "mode 'reference' has no draws: it repeats numbers of the authors' code, which has"
-            " neither intervals nor chance levels",
-            "--mode gate has them; --draws 0 leaves them out.",
-        )
-
-
-def _token_scope(mode: str, tokens: str | None) -> str:
-    """The token scope of an audit, if mode and scope go together."""
-    if mode not in AUDIT_MODES:
-        raise InputError(f"unknown mode {mode!r}", f"there are: {', '.join(AUDIT_MODES)}.")
-    if tokens is not None and tokens not in TOKEN_SCOPES:
-        raise InputError(f"unknown tokens {tokens!r}", f"there are: {', '.join(TOKEN_SCOPES)}.")
-    if mode == "reference":
-        if tokens not in (None, _LAST):
-            raise InputError(
-                f"mode 'reference' reads the last prompt token only, not {tokens!r}",
-                "--mode gate takes any --tokens.",
-            )
-        return _LAST
-    return tokens or (_LAST if mode == "paper" else "prompt")
 
 
 def _contributions(
@@ -255,10 +231,6 @@ def _contributions(
         )
         for domain, num_requests, _, prompt, cached in requests.iter_rows()
     )
-
-
-def _has_weights(run: Mapping[str, object]) -> bool:
-    return bool(json.loads(str(run.get("options") or "{}")).get(GATE_WEIGHTS) != UNKNOWN)
 
 
 def _refuse_without_logits(con: duckdb.DuckDBPyConnection, run_id: str, tokens: str) -> None:

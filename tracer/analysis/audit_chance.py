@@ -8,6 +8,7 @@ import numpy.typing as npt
 from tracer.analysis.bootstrap import percentile_interval, poisson_weights
 from tracer.analysis.layer_draws import (
     INVERSE,
+    SAME_TOKEN,
     STATISTICS,
     DrawnLayer,
     Key,
@@ -50,6 +51,7 @@ def audit_chance(
     draws: int,
     seed: int,
     usage_of: Callable[[int], RequestUsage] | None = None,
+    same_token: bool = False,
     progress: Callable[[str], None] = lambda _name: None,
 ) -> AuditChance:
     """Intervals, chance levels and verdicts of an audit.
@@ -63,6 +65,7 @@ def audit_chance(
         draws: how many of each kind; 1,000 for the ends of a 95 % interval.
         seed: of all draws.
         usage_of: usage by layer where it is not the recorded gate weights.
+        same_token: also compares domains by what their tokens got beside their like.
         progress: told each layer that is done.
     """
     count = len(requests.domain)
@@ -72,7 +75,16 @@ def audit_chance(
     for place, layer in enumerate(layers):
         rng = np.random.default_rng([seed, 0, layer.layer_id])
         usage = (usage_of or requests.layer)(layer.layer_id)
-        found.append(draw_layer(usage, rules, rng, labels=labels, weights=weights))
+        found.append(
+            draw_layer(
+                usage,
+                rules,
+                rng,
+                labels=labels,
+                weights=weights,
+                same_token=requests.same_token_layer(layer.layer_id) if same_token else None,
+            )
+        )
         progress(f"layer {layer.layer_id} ({place + 1} of {len(layers)})")
     return _told(requests, layers, rules, found, draws=draws, seed=seed)
 
@@ -86,7 +98,9 @@ def _told(
     draws: int,
     seed: int,
 ) -> AuditChance:
-    by_key = {key: _statistic(key, found) for key in STATISTICS}
+    compared = any(SAME_TOKEN[0] in layer.recorded for layer in found)
+    keys = (*STATISTICS, SAME_TOKEN) if compared else STATISTICS
+    by_key = {key: _statistic(key, found) for key in keys}
     of_domains = _specificity(requests, found)
     sizes = requests.num_requests
     told = []
@@ -97,13 +111,18 @@ def _told(
         told.append(
             LayerChance(
                 layer_id=layer.layer_id,
-                statistics=tuple(by_key[key][place] for key in STATISTICS),
+                statistics=tuple(by_key[key][place] for key in keys),
                 membership=_membership(layer, drawn.membership),
                 specificity=of_domains[place],
                 agreement=agreement_verdict(by_key[AGREEMENT][place].p_adjusted, possible=agree),
                 differences=differences_verdict(
                     by_key[DIFFERENCES][place].p_adjusted, possible=differ
                 ),
+                same_token=differences_verdict(
+                    by_key[SAME_TOKEN][place].p_adjusted, possible=differ
+                )
+                if compared
+                else None,
             )
         )
     return AuditChance(
@@ -114,10 +133,13 @@ def _told(
         layers=tuple(told),
         agreement=_of_run([layer.agreement for layer in told], agreement_verdict),
         differences=_of_run([layer.differences for layer in told], differences_verdict),
+        same_token=_of_run([layer.same_token for layer in told], differences_verdict)
+        if compared
+        else None,
     )
 
 
-def _of_run(verdicts: Sequence[str], verdict: Callable[..., str]) -> str:
+def _of_run(verdicts: Sequence[str | None], verdict: Callable[..., str]) -> str:
     """The run's: found where it is in any layer, else chance where any layer could say."""
     every = [verdict(0.0, possible=True), verdict(1.0, possible=True)]
     return next((text for text in every if text in verdicts), verdict(1.0, possible=False))

@@ -18,10 +18,12 @@ import numpy.typing as npt
 from tracer.analysis.committee_draws import CommitteeDraws, committee_draws, list_overlap
 from tracer.analysis.layers import Rules
 from tracer.analysis.request_usage import RequestUsage, domain_contributions
+from tracer.analysis.same_token import SameTokenUsage, same_token_distance
 from tracer.analysis.task_specificity import task_specificity, unit_vectors
 
 __all__ = [
     "INVERSE",
+    "SAME_TOKEN",
     "STATISTICS",
     "DrawnLayer",
     "draw_layer",
@@ -50,6 +52,8 @@ STATISTICS: tuple[Key, ...] = (
     ("eci_distance", "labels", "greater"),
     ("task_specificity", "labels", "greater"),
 )
+# Where tokens are compared with their like.
+SAME_TOKEN: Key = ("same_token_distance", "labels", "greater")
 INVERSE = "influence_density"  # may be infinite, so that its inverse is drawn and compared
 
 
@@ -86,6 +90,7 @@ def draw_layer(
     *,
     labels: npt.NDArray[np.int16],
     weights: npt.NDArray[np.uint8],
+    same_token: SameTokenUsage | None = None,
 ) -> DrawnLayer:
     """Draw one layer.
 
@@ -95,6 +100,7 @@ def draw_layer(
         rng: of the names of its experts.
         labels: from ``label_draws``, the same for every layer.
         weights: how often requests count, [requests, draws], the same for every layer.
+        same_token: what the tokens of its requests got beside their like, if that is asked.
     """
     depth, num_domains = rules.rank_cutoff, int(labels[0].max()) + 1
 
@@ -130,6 +136,11 @@ def draw_layer(
         "eci_distance": eci_distance(drawn),
         "task_specificity": row_means(specificity_again),
     }
+    if same_token is not None:
+        name, null, _ = SAME_TOKEN
+        apart = same_token_distance(same_token, labels, num_domains)
+        values[name], chance[name, null] = apart[:1], apart[1:]
+        redrawn[name] = same_token_distance(same_token, labels[:1], num_domains, weights)
     return DrawnLayer(
         recorded={name: float(value[0]) for name, value in values.items()},
         chance=chance,

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tracer.analysis.same_token import SameTokenUsage, same_token_usage
 from tracer.analysis.sql import query_batches, run_query
+from tracer.errors import InputError
 
 __all__ = ["RequestLayers", "RequestUsage", "domain_contributions", "request_layers"]
 
@@ -99,6 +101,34 @@ class RequestLayers:
             num_tokens[request] = batch["num_tokens"].to_numpy()
         chosen = np.repeat(num_tokens[:, None], self.num_experts, axis=1)
         return RequestUsage(num_tokens, chosen.astype(np.float32), weights)
+
+    def same_token_layer(self, layer_id: int) -> SameTokenUsage:
+        """What the tokens of each request got beside their like, from `routing`.
+
+        Holds all choices of the layer in the scope: 16 bytes each, and as much for a moment.
+
+        Raises:
+            InputError: the run does not know its token ids.
+            DamagedDataError: a file of the lake is missing or broken.
+        """
+        self.put()
+        binds = {"run_id": self.run_id, "layer_id": layer_id, "tokens": self.tokens}
+        found = run_query(self._con, "audit/token_choices", **binds)
+        token_id = found["token_id"].to_numpy().astype(np.int64)
+        if (token_id < 0).any():
+            raise InputError(
+                f"run {self.run_id!r} has no token ids, so no token can be compared with its like",
+                "import it again with them, or leave out the same-token control.",
+            )
+        shape = found.height, self.top_k
+        return same_token_usage(
+            found["request_number"].to_numpy(),
+            token_id,
+            found["expert_ids"].explode().to_numpy().astype(np.int64).reshape(shape),
+            found["gate_weights"].explode().to_numpy().astype(np.float64).reshape(shape),
+            domain=self.domain,
+            num_experts=self.num_experts,
+        )
 
 
 def request_layers(

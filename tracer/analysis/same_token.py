@@ -88,7 +88,10 @@ def same_token_usage(
 
 
 def same_token_distance(
-    usage: SameTokenUsage, labels: npt.NDArray[np.integer], num_domains: int
+    usage: SameTokenUsage,
+    labels: npt.NDArray[np.integer],
+    num_domains: int,
+    weights: npt.NDArray[np.uint8] | None = None,
 ) -> Floats:
     """Mean distance of every two domains by what is left, float64 [draws]; NaN without a pair.
 
@@ -97,15 +100,21 @@ def same_token_distance(
 
     Args:
         usage: from ``same_token_usage``.
-        labels: domain of each request, [draws, requests].
+        labels: domain of each request, [draws, requests]; of one draw for the same in all.
         num_domains: how many there are.
+        weights: how often each request counts, [requests, draws]; None counts each once. Averages
+            stay those of the run.
     """
-    far, pairs = np.zeros(len(labels)), np.zeros(len(labels))
+    num_draws = len(labels) if weights is None else weights.shape[1]
+    far, pairs = np.zeros(num_draws), np.zeros(num_draws)
     scale = usage.weight.sum() / max(usage.num_compared.sum(), 1)
     size = max(1, _DRAWN // max(1, len(usage.weight) * num_domains))
-    for first in range(0, len(labels), size):
+    for first in range(0, num_draws, size):
         part = slice(first, first + size)
-        counted = (labels[part, None] == np.arange(num_domains)[:, None]) * 1.0
+        label = labels[part if len(labels) > 1 else slice(0, 1), None]
+        counted = (label == np.arange(num_domains)[:, None]) * 1.0
+        if weights is not None:
+            counted = counted * weights.T[part, None]
         tokens = counted @ usage.num_compared
         left = counted @ usage.excess / np.maximum(tokens, 1)[..., None]
         for one in range(num_domains - 1):
@@ -113,7 +122,7 @@ def same_token_distance(
             apart = np.abs(left[:, one, None] - left[:, one + 1 :]).sum(axis=2) / 2
             far[part] += (apart * both).sum(axis=1)
             pairs[part] += both.sum(axis=1)
-    means = np.full(len(labels), np.nan)
+    means = np.full(num_draws, np.nan)
     np.divide(far, pairs * scale, out=means, where=pairs * scale > 0)
     return means
 

@@ -56,6 +56,12 @@ __all__ = ["command"]
     show_default=True,
     help="Seed of all draws; the same seed gives the same output.",
 )
+@click.option(
+    "--same-token",
+    is_flag=True,
+    help="Also compare each token with the same ids elsewhere: whether domains differ beyond their"
+    " words. Reads every row of the run.",
+)
 @lake_option
 @format_option("table", "csv", "json")
 def command(
@@ -68,6 +74,7 @@ def command(
     allow_missing_tokens: bool,
     draws: int | None,
     seed: int,
+    same_token: bool,
     lake_path: str,
     output_format: str,
 ) -> None:
@@ -106,6 +113,7 @@ def command(
             allow_missing_tokens=allow_missing_tokens,
             draws=draws,
             seed=seed,
+            same_token=same_token,
             progress=drawn,
         )
     render = {"table": render_table, "csv": render_csv, "json": render_json}[output_format]

@@ -21,7 +21,7 @@ REFERENCE_NOTE = (
     " the authors' code, which has none; mode gate has them."
 )
 # Statistics that LayerAudit has no number of, so that their estimate is told too.
-_OWN = ("presence_top", "eci_distance", "task_specificity")
+_OWN = ("presence_top", "eci_distance", "task_specificity", "same_token_distance")
 _NUMBERS = ("chance", "chance_low", "chance_high", "p", "p_adjusted")
 _HEADER = (
     ("layer", ""),
@@ -51,7 +51,7 @@ def chance_rows(chance: AuditChance, layers: Sequence[LayerAudit]) -> list[tuple
 def chance_lines(chance: AuditChance) -> list[str]:
     """What the rows mean, and the verdicts."""
     middle = f"{100 * chance.level:g} %"
-    return [
+    lines = [
         f"{chance.draws:,} draws of each kind, seed {chance.seed}; p: one-sided, over all layers.",
         f"interval: middle {middle} with requests drawn anew; members: in how many of those draws.",
         f"exchanged: middle {middle} by chance, of expert ids in each domain, or of domains over",
@@ -59,6 +59,9 @@ def chance_lines(chance: AuditChance) -> list[str]:
         f"agreement: {_verdict(chance, 'agreement')}",
         f"differences: {_verdict(chance, 'differences')}",
     ]
+    if chance.same_token:
+        lines.append(f"the same tokens compared: {_verdict(chance, 'same_token')}")
+    return lines
 
 
 def chance_columns(layer: LayerChance) -> dict[str, str | float]:
@@ -73,7 +76,8 @@ def chance_columns(layer: LayerChance) -> dict[str, str | float]:
         if f"{name}_chance" in columns:
             name = f"{name}_{statistic.null}"
         columns |= {f"{name}_{number}": getattr(statistic, number) for number in _NUMBERS}
-    return columns | {"agreement": layer.agreement, "differences": layer.differences}
+    columns |= {"agreement": layer.agreement, "differences": layer.differences}
+    return columns | ({"same_token": layer.same_token} if layer.same_token else {})
 
 
 def chance_object(chance: AuditChance, layer: LayerChance) -> dict[str, Any]:
@@ -97,6 +101,8 @@ def chance_object(chance: AuditChance, layer: LayerChance) -> dict[str, Any]:
         "differences": layer.differences,
         "run_agreement": chance.agreement,
         "run_differences": chance.differences,
+        "same_token": layer.same_token,
+        "run_same_token": chance.same_token,
         "draws": chance.draws,
         "seed": chance.seed,
         "level": chance.level,
@@ -139,6 +145,8 @@ def _verdict(chance: AuditChance, kind: str) -> str:
 
 
 def _between(low: float, high: float, decimals: int = 3) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "-"
     return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
 
 

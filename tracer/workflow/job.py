@@ -75,6 +75,7 @@ def _write_audit(lake: Lake, run_id: str, step: AuditStep) -> None:
         allow_missing_tokens=step.allow_missing_tokens,
         draws=audit_draws(step.mode) if step.draws is None else step.draws,
         seed=step.seed,
+        same_token=step.same_token,
     )
     write_whole(step.output, _RENDER[step.format](found).encode())
 

@@ -58,6 +58,7 @@ class AuditStep(_Strict):
     allow_missing_tokens: bool = False
     draws: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    same_token: bool = False
     format: Literal["json", "csv", "table"] = "json"
     output: Path
 
