@@ -64,6 +64,7 @@ LIBRARY_HOMES = {
         "tracer.schema",
         "tracer.store",
     ),
+    "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
     "pydantic": ("tracer.workflow.job_file",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
@@ -86,6 +87,7 @@ LIBRARY_HOMES = {
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
     "psutil": (),
+    "py4j": (),
     "pyspark": (),
     "safetensors": (),
     "sqlglot": (),
