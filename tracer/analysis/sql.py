@@ -28,7 +28,7 @@ __all__ = [
     "run_sql",
 ]
 
-_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
+_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+){0,2}")
 _READING = {"SELECT", "EXPLAIN"}
 _NOT_IN_POLARS = {"interval", "union"}
 _PARQUET = re.compile(r"'((?:[^']|'')+\.parquet)'")  # a file in the text of a view
