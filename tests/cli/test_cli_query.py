@@ -1,5 +1,6 @@
 """`tracer query`: the list, a measure's help made of its header, results, notes, wrong input."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -151,6 +152,13 @@ def test_an_import_of_ids_alone_is_told(tracer, interchange):
     told = tracer("query", "expert_load", "--draws", "0", "--format", "json")
     assert "Note: run 'one' has no gate weights" in told.stderr
     assert {row["load"] for row in json.loads(told.stdout)} == {0.25}
+    tracer("query", "committee").failed(2, "'committee' is made of gate weights")
+
+
+def test_what_the_run_did_not_record_names_the_option(tracer, lake, monkeypatch):
+    read = dataclasses.replace(measure_named("expert_load"), reads=("router_weights",))
+    monkeypatch.setattr("tracer.analysis.measures.run.measure_named", lambda name: read)
+    tracer("query", "expert_load").failed(2, "run 'one' has no routers", "--router-weights")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ LIBRARY_HOMES = {
         "tracer.schema",
         "tracer.store",
     ),
+    "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
     "pydantic": ("tracer.workflow.job_file",),
     "resvg_py": ("tracer.report.png",),
@@ -87,6 +88,7 @@ LIBRARY_HOMES = {
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
     "psutil": (),
+    "py4j": (),
     "pyspark": (),
     "resvg_py": (),
     "safetensors": (),

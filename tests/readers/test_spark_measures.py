@@ -12,6 +12,7 @@ from tests.analysis.conftest import make_lake  # noqa: F401 - a fixture
 from tests.analysis.measures.conftest import (  # noqa: F401 - fixtures
     LAYERS,
     NUM_EXPERTS,
+    SIZES,
     TOP_K,
     made_requests,
     together,
@@ -20,6 +21,7 @@ from tracer.analysis.measures.catalogue import measure_named, measure_names
 from tracer.analysis.measures.inputs import Asked, make_inputs, tables_of
 from tracer.analysis.measures.run import Settings, run_measure
 from tracer.analysis.sql import connect
+from tracer.errors import InputError
 from tracer.schema import OPTIONAL_TABLES, query_path
 from tracer.store.lake import Lake
 
@@ -111,3 +113,16 @@ def test_a_relation(two_runs, monkeypatch, relation):
     assert found.height == expected.height > 0
     key = [name for name in expected.columns if not expected.schema[name].is_nested()]
     same(found, expected, key)
+
+
+def test_a_master_that_is_none(two_runs, spark):
+    """Last: the session of these tests ends first, for there is one to a process."""
+    spark.stop()
+    with pytest.raises(InputError, match="Spark does not start: Could not parse Master URL"):
+        run_measure(two_runs, "eci", run_id="r1", engine="spark", master="nothing")
+    settings = Settings(draws=0)
+    found = run_measure(
+        two_runs, "eci", run_id="r1", engine="spark", master="local[1]", settings=settings
+    )
+    assert found.frame.height == len(LAYERS) * len(SIZES) * NUM_EXPERTS
+    assert SparkSession.getActiveSession() is None

@@ -106,6 +106,7 @@ def _read(spark: Any, table: str, files: Sequence[str]) -> Any:
 def _session(master: str | None) -> Iterator[Any]:
     """The session of this process, else a new one, which ends with the block."""
     try:
+        from py4j.protocol import Py4JJavaError
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
@@ -118,8 +119,14 @@ def _session(master: str | None) -> Iterator[Any]:
         builder = builder.config("spark.driver.host", "127.0.0.1").config(
             "spark.sql.shuffle.partitions", _PARTITIONS
         )
+    builder = builder.config("spark.ui.enabled", "false").config(
+        "spark.ui.showConsoleProgress", "false"
+    )
     try:
-        spark = builder.config("spark.ui.enabled", "false").getOrCreate()
+        spark = builder.getOrCreate()
+    except Py4JJavaError as error:
+        reason = str(error.java_exception.getMessage())
+        raise InputError(f"Spark does not start: {reason}", "--master names another.") from error
     except PySparkException as error:
         raise InputError(
             f"Spark does not start: {first_line(error)}", "it needs Java 17 or newer."
