@@ -27,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracer.analysis.measures.redraw import Redraw
+from tracer.analysis.measures.redraw import Redraw, drawn_requests
 from tracer.analysis.measures.run_nulls import exchanged_runs, moved_tokens, one_model
 
-__all__ = ["NULLS"]
+__all__ = ["NULLS", "Redraw", "drawn_requests"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator

@@ -11,8 +11,7 @@ import polars as pl
 from tracer.analysis.measures.catalogue import Measure, measure_named
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
 from tracer.analysis.measures.inputs import OTHER, Asked, has_gate_weights, make_inputs
-from tracer.analysis.measures.nulls import NULLS
-from tracer.analysis.measures.redraw import Redraw, drawn_requests
+from tracer.analysis.measures.nulls import NULLS, Redraw, drawn_requests
 from tracer.analysis.sql import connect, run_query
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
