@@ -19,34 +19,47 @@
 -- values  switch_loss, entropy_loss, column_loss
 -- null    uniform
 -- order   layer_id
-with scaled as (
-    select
-        request_id,
-        position,
-        layer_id,
-        expert_id,
-        exp(logit - max(logit) over (partition by request_id, position, layer_id)) as weight,
-        row_number() over (
-            partition by request_id, position, layer_id order by logit desc, expert_id
-        ) as place
+with largest as (
+    select request_id, position, layer_id, max(logit) as logit
     from expert_logits
+    group by request_id, position, layer_id
+),
+tokens as (
+    -- Hash joins: windows would sort every logit.
+    select
+        largest.request_id,
+        largest.position,
+        largest.layer_id,
+        largest.logit as largest,
+        sum(exp(expert_logits.logit - largest.logit)) as total,
+        min(case when expert_logits.logit = largest.logit then expert_logits.expert_id end) as top
+    from largest
+    join expert_logits
+        on largest.request_id = expert_logits.request_id
+        and largest.position = expert_logits.position
+        and largest.layer_id = expert_logits.layer_id
+    group by largest.request_id, largest.position, largest.layer_id, largest.logit
 ),
 probabilities as (
     select
-        layer_id,
-        expert_id,
-        place,
-        weight / sum(weight) over (partition by request_id, position, layer_id) as p
-    from scaled
+        expert_logits.layer_id,
+        expert_logits.expert_id,
+        exp(expert_logits.logit - tokens.largest) / tokens.total as p,
+        case when expert_logits.expert_id = tokens.top then 1 else 0 end as is_top
+    from expert_logits
+    join tokens
+        on expert_logits.request_id = tokens.request_id
+        and expert_logits.position = tokens.position
+        and expert_logits.layer_id = tokens.layer_id
 ),
 means as (
     select
         layer_id,
         expert_id,
         avg(p) as p,
-        avg(cast(case when place = 1 then 1 else 0 end as double)) as f,
+        avg(cast(is_top as double)) as f,
         avg(case when p > 0 then -p * ln(p) else 0 end) as h,
-        avg(case when place = 1 then p else 0 end) as largest,
+        avg(is_top * p) as largest,
         count(*) as num_tokens
     from probabilities
     group by layer_id, expert_id

@@ -20,44 +20,53 @@
 -- values  agreement, dropped
 -- null    logits
 -- order   layer_id
-with scaled as (
-    select
-        request_id,
-        position,
-        layer_id,
-        expert_id,
-        exp(logit - max(logit) over (partition by request_id, position, layer_id)) as weight
+with largest as (
+    select request_id, position, layer_id, max(logit) as logit
     from expert_logits
+    group by request_id, position, layer_id
 ),
-probabilities as (
+tokens as (
+    -- Hash joins: windows would sort every logit.
     select
-        request_id,
-        position,
-        layer_id,
-        expert_id,
-        weight / sum(weight) over (partition by request_id, position, layer_id) as p
-    from scaled
-),
-ranked as (
-    select
-        request_id,
-        position,
-        layer_id,
-        expert_id,
-        row_number() over (
-            partition by layer_id, expert_id order by p desc, request_id, position
-        ) as place,
-        cast(count(*) over (partition by layer_id, expert_id) as double) as num_tokens
-    from probabilities
+        largest.request_id,
+        largest.position,
+        largest.layer_id,
+        largest.logit as largest,
+        sum(exp(expert_logits.logit - largest.logit)) as total
+    from largest
+    join expert_logits
+        on largest.request_id = expert_logits.request_id
+        and largest.position = expert_logits.position
+        and largest.layer_id = expert_logits.layer_id
+    group by largest.request_id, largest.position, largest.layer_id, largest.logit
 ),
 sizes as (
     select
-        ranked.layer_id,
-        max(ranked.num_tokens) as num_tokens,
-        ceil(max(ranked.num_tokens) * max(model.top_k) / max(model.num_experts)) as capacity
-    from ranked
+        tokens.layer_id,
+        cast(count(*) as double) as num_tokens,
+        ceil(cast(count(*) as double) * max(model.top_k) / max(model.num_experts)) as capacity
+    from tokens
     cross join model
-    group by ranked.layer_id
+    group by tokens.layer_id
+),
+ranked as (
+    select
+        expert_logits.request_id,
+        expert_logits.position,
+        expert_logits.layer_id,
+        expert_logits.expert_id,
+        row_number() over (
+            partition by expert_logits.layer_id, expert_logits.expert_id
+            order by
+                round(exp(expert_logits.logit - tokens.largest) / tokens.total, 15) desc,
+                expert_logits.request_id,
+                expert_logits.position
+        ) as place
+    from expert_logits
+    join tokens
+        on expert_logits.request_id = tokens.request_id
+        and expert_logits.position = tokens.position
+        and expert_logits.layer_id = tokens.layer_id
 ),
 taken as (
     select ranked.request_id, ranked.position, ranked.layer_id, ranked.expert_id

@@ -26,27 +26,43 @@ with logits as (
     select 1 as run, request_id, position, layer_id, expert_id, logit
     from other_expert_logits
 ),
-scaled as (
-    select
-        run,
-        request_id,
-        position,
-        layer_id,
-        expert_id,
-        exp(logit - max(logit) over (partition by run, request_id, position, layer_id)) as weight,
-        row_number() over (
-            partition by run, request_id, position, layer_id order by logit desc, expert_id
-        ) as place
+largest as (
+    select run, request_id, position, layer_id, max(logit) as logit
     from logits
+    group by run, request_id, position, layer_id
+),
+tokens as (
+    -- Hash joins: windows would sort every logit.
+    select
+        largest.run,
+        largest.request_id,
+        largest.position,
+        largest.layer_id,
+        largest.logit as largest,
+        sum(exp(logits.logit - largest.logit)) as total,
+        min(case when logits.logit = largest.logit then logits.expert_id end) as top
+    from largest
+    join logits
+        on largest.run = logits.run
+        and largest.request_id = logits.request_id
+        and largest.position = logits.position
+        and largest.layer_id = logits.layer_id
+    group by
+        largest.run, largest.request_id, largest.position, largest.layer_id, largest.logit
 ),
 probabilities as (
     select
-        run,
-        layer_id,
-        expert_id,
-        place,
-        weight / sum(weight) over (partition by run, request_id, position, layer_id) as p
-    from scaled
+        logits.run,
+        logits.layer_id,
+        logits.expert_id,
+        exp(logits.logit - tokens.largest) / tokens.total as p,
+        case when logits.expert_id = tokens.top then 1 else 0 end as is_top
+    from logits
+    join tokens
+        on logits.run = tokens.run
+        and logits.request_id = tokens.request_id
+        and logits.position = tokens.position
+        and logits.layer_id = tokens.layer_id
 ),
 means as (
     select
@@ -54,7 +70,7 @@ means as (
         layer_id,
         expert_id,
         avg(p) as p,
-        avg(cast(case when place = 1 then 1 else 0 end as double)) as f,
+        avg(cast(is_top as double)) as f,
         avg(case when p > 0 then -p * ln(p) else 0 end) as h
     from probabilities
     group by run, layer_id, expert_id

@@ -22,50 +22,51 @@
 -- values  max_probability, entropy, relative_entropy, margin, alpha
 -- null    logits
 -- order   layer_id
-with scaled as (
+with placed as (
+    -- One ordering serves both columns.
     select
         request_id,
         position,
         layer_id,
         logit,
-        exp(logit - max(logit) over (partition by request_id, position, layer_id)) as weight,
         row_number() over (
             partition by request_id, position, layer_id order by logit desc, expert_id
-        ) as place
+        ) as place,
+        first_value(logit) over (
+            partition by request_id, position, layer_id order by logit desc, expert_id
+        ) as largest
     from expert_logits
 ),
-probabilities as (
+sums as (
+    -- With weights w = exp(logit - largest) and their sum S: p = w / S, the largest p is 1 / S.
     select
-        request_id,
-        position,
-        layer_id,
-        logit,
-        place,
-        weight / sum(weight) over (partition by request_id, position, layer_id) as p
-    from scaled
+        placed.request_id,
+        placed.position,
+        placed.layer_id,
+        sum(exp(placed.logit - placed.largest)) as total,
+        sum(exp(placed.logit - placed.largest) * (placed.logit - placed.largest)) as weighted,
+        sum(exp(2 * (placed.logit - placed.largest))) as squared,
+        sum(
+            case
+                when placed.place = model.top_k then placed.logit
+                when placed.place = model.top_k + 1 then -placed.logit
+                else 0
+            end
+        ) as margin,
+        max(cast(model.num_experts as double)) as num_experts,
+        max(model.top_k) as top_k
+    from placed
+    cross join model
+    group by placed.request_id, placed.position, placed.layer_id
 ),
 tokens as (
     select
-        probabilities.layer_id,
-        max(probabilities.p) as max_probability,
-        -sum(case when probabilities.p > 0 then probabilities.p * ln(probabilities.p) else 0 end)
-            as entropy,
-        case when max(model.num_experts) > max(model.top_k) then
-            sum(
-                case
-                    when probabilities.place = model.top_k then probabilities.logit
-                    when probabilities.place = model.top_k + 1 then -probabilities.logit
-                    else 0
-                end
-            )
-        end as margin,
-        avg(
-            (probabilities.p - 1 / cast(model.num_experts as double))
-            * (probabilities.p - 1 / cast(model.num_experts as double))
-        ) as square
-    from probabilities
-    cross join model
-    group by probabilities.request_id, probabilities.position, probabilities.layer_id
+        layer_id,
+        1 / total as max_probability,
+        ln(total) - weighted / total as entropy,
+        case when num_experts > top_k then margin end as margin,
+        (squared / (total * total) - 1 / num_experts) / num_experts as square
+    from sums
 ),
 means as (
     select

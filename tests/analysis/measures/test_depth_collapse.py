@@ -8,7 +8,8 @@ import pytest
 
 from tests.analysis.measures.conftest import LAYERS, NUM_EXPERTS, arrays_of, usage_of
 from tracer.analysis.measures.inputs import Asked, make_inputs
-from tracer.analysis.measures.nulls import NULLS, Redraw
+from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.measures.redraw import Redraw
 from tracer.analysis.sql import connect
 
 
@@ -134,7 +135,7 @@ def test_the_null_renames_experts_in_both_phases_alike(made):
         return {key: [column.tobytes() for column in cell] for key, cell in found.items()}
 
     recorded = columns()
-    NULLS["experts"](Redraw(con, ("phase_usage",)), np.random.default_rng(0))
+    NULLS["experts"](Redraw(con), np.random.default_rng(0))
     drawn = columns()
     assert drawn.keys() == recorded.keys()
     orders = set()

@@ -134,7 +134,7 @@ def test_the_null_keeps_loads_and_lengths_and_breaks_who_goes_together(make_lake
     lake = make_lake(teams(request_of))
     con = connect(lake)
     make_inputs(con, ("expert_usage",), Asked(lake.run(), "all", {}), keep=True)
-    redraw = Redraw(con, ("expert_usage",))
+    redraw = Redraw(con)
 
     def table(column):
         found = con.sql("from usage_entries").pl()

@@ -97,7 +97,7 @@ def test_the_null_keeps_layers_and_requests_and_breaks_paths(make_lake, request_
     lake = make_lake(requests)
     con = connect(lake)
     make_inputs(con, ["routed_tokens"], Asked(lake.run(), "all", {}), keep=True)
-    redraw = Redraw(con, ["routed_tokens"])
+    redraw = Redraw(con)
     keys = ["origin", "phase", "layer_id"]
     query = "select origin, phase, layer_id, position, expert_ids from routing_entries"
     before = con.sql(query).pl().sort(*keys, "position")
