@@ -116,7 +116,7 @@ def make_inputs(
         names.insert(names.index("usage_entries"), "routing_entries")
     for name in dict.fromkeys([_REQUESTS, *names]):
         instead = asked.exclude_template and name == "usage_entries"
-        text = renamed(query_text(f"inputs/{'usage_of_rows' if instead else name}"), prefix)
+        text = renamed(query_text("scope/usage_of_rows" if instead else f"inputs/{name}"), prefix)
         if name == _REQUESTS:
             found = con.sql(text, params={"domains": json.dumps(dict(asked.domains))}).pl()
             if found.is_empty():
@@ -139,8 +139,8 @@ def make_inputs(
 
 
 def one_row(con: duckdb.DuckDBPyConnection, name: str, prefix: str = "") -> tuple[int, ...]:
-    """What ``queries/inputs/<name>.sql`` yields, which is one row, of a run's relations."""
-    row: tuple[int, ...] = con.sql(renamed(query_text(f"inputs/{name}"), prefix)).fetchall()[0]
+    """What ``queries/scope/<name>.sql`` yields, which is one row, of a run's relations."""
+    row: tuple[int, ...] = con.sql(renamed(query_text(f"scope/{name}"), prefix)).fetchall()[0]
     return row
 
 

@@ -134,8 +134,37 @@ def _router_weights(made: Made) -> pl.LazyFrame:
     )
 
 
+def _cosine_entries(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/cosine_entries.sql``."""
+    weights = _router_weights(made)
+    lengths = weights.group_by("layer_id", "expert_id").agg(
+        length=pl.col("weight").pow(2).sum().sqrt()
+    )
+    rows = weights.join(lengths, on=["layer_id", "expert_id"])
+    others = rows.rename({"expert_id": "other_expert_id"})
+    length = pl.col("length") * pl.col("length_right")
+    return (
+        rows.join(others, on=["layer_id", "dimension"])
+        .filter(pl.col("expert_id") != pl.col("other_expert_id"))
+        .group_by("layer_id", "expert_id", "other_expert_id")
+        .agg(
+            product=(pl.col("weight") * pl.col("weight_right")).sum(),
+            length=length.first(),
+        )
+        .select(
+            "layer_id",
+            "expert_id",
+            "other_expert_id",
+            pl.when(pl.col("length") > 0)
+            .then(pl.col("product") / pl.col("length"))
+            .alias("cosine"),
+        )
+    )
+
+
 # Relations whose texts unnest lists, which is written otherwise in every dialect.
 _UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
+    "cosine_entries": _cosine_entries,
     "expert_choices": _expert_choices,
     "expert_logits": _expert_logits,
     "experts": _experts,

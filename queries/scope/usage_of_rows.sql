@@ -1,4 +1,4 @@
--- inputs/usage_of_rows: how often and how strongly each request used each expert, from rows.
+-- scope/usage_of_rows: how often and how strongly each request used each expert, from rows.
 --
 -- What usage_entries yields, where some tokens of the scope are left out, which sums hold.
 -- In the DuckDB dialect: the two lists advance together.

@@ -1,4 +1,4 @@
--- inputs/last_prompt_tokens: how many different tokens end the prompts.
+-- scope/last_prompt_tokens: how many different tokens end the prompts.
 --
 -- reads   tokens, scoped_requests, asked
 -- binds   none

@@ -1,4 +1,4 @@
--- inputs/template_lengths: how many tokens at the start and end all prompts have in common.
+-- scope/template_lengths: how many tokens at the start and end all prompts have in common.
 --
 -- A chat template and a beginning-of-sequence token put the same tokens around every prompt. A
 -- lake does not know which those are; here they are the token ids that are the same at the same
