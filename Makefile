@@ -3,12 +3,8 @@
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
 # make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
-<<<<<<< HEAD
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
-# make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake; needs Java
-=======
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
->>>>>>> h5
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
