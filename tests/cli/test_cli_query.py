@@ -240,3 +240,16 @@ def test_spark_that_is_not_installed_is_told(tracer, lake, monkeypatch):
     told.failed(2, "the library 'pyspark' is not installed", "moe-tracer[spark]")
     tracer(*words, "polars", "--master", "local").failed(2, "--master belongs to --engine spark")
     tracer(*words, "sqlite").failed(2, "--engine")
+
+
+def test_a_table_shows_interval_chance_and_p_in_few_columns(lake, tracer):
+    """Two values side by side, nine below one another; CSV has every column."""
+    told = tracer("query", "expert_load", "--draws", "3", "--lake", lake).stdout.splitlines()
+    assert told[0].split()[:4] == ["layer_id", "expert_id", "num_choices", "load"]
+    assert told[0].count("by chance") == told[0].count("interval") == 2
+    assert "_low" not in told[0]
+    told = tracer("query", "load_balance", "--draws", "3", "--lake", lake).stdout.splitlines()
+    assert told[0].split() == ["layer_id", "measure", "value", "interval", "by", "chance", "p"]
+    assert [line.split()[1] for line in told[1:3]] == ["min_load", "max_load"]
+    csv = tracer("query", "load_balance", "--draws", "3", "--format", "csv", "--lake", lake).stdout
+    assert "load_cv_chance_low" in csv.splitlines()[0]

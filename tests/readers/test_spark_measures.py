@@ -25,6 +25,9 @@ from tracer.errors import InputError
 from tracer.schema import OPTIONAL_TABLES, query_path
 from tracer.store.lake import Lake
 
+# `make test-spark` takes all there is; `make test-readers` every measure once.
+EVERYTHING = bool(os.environ.get("TRACER_SPARK_EVERYTHING"))
+COMMITTEE = ["eci", "committee", "committee_coverage", "domain_overlap", "expert_load"]
 RELATIONS = sorted(path.stem for path in query_path("inputs/any").parent.glob("*.sql"))
 # Measures of one run that need only what every run has.
 PLAIN = [
@@ -69,11 +72,11 @@ def two_runs(make_lake, together):  # noqa: F811
 @pytest.mark.parametrize("name", measure_names())
 def test_a_measure(two_runs, name):
     other = "r2" if measure_named(name).compares else None
-    for tokens in ("all", "prompt"):
+    for tokens in ("all", "prompt") if EVERYTHING else ("all",):
         both(two_runs, name, tokens, run_id="r1", other_run_id=other)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", PLAIN if EVERYTHING else COMMITTEE)
 def test_a_measure_of_a_real_lake(name):
     """Of 20 requests, since some measures compare every two."""
     both(Lake.open(os.environ["TRACER_READERS_LAKE"]), name, "all", requests=20)

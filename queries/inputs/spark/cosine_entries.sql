@@ -1,12 +1,28 @@
 -- inputs/spark/cosine_entries: inputs/cosine_entries without lists, for Spark.
 --
--- reads   router_weights
+-- reads   routers, asked
 -- binds   none (a view)
 -- yields  layer_id, expert_id, other_expert_id, cosine [of the two rows of the router matrix]
 -- order   none
-with lengths as (
+with listed as (
+    select
+        routers.layer_id,
+        routers.hidden_size,
+        posexplode(routers.weight) as (place, weight)
+    from routers
+    join asked on routers.run_id = asked.run_id
+),
+weights as (
+    select
+        layer_id,
+        cast(place div hidden_size as smallint) as expert_id,
+        place % hidden_size as dimension,
+        cast(weight as double) as weight
+    from listed
+),
+lengths as (
     select layer_id, expert_id, sqrt(sum(weight * weight)) as length
-    from router_weights
+    from weights
     group by layer_id, expert_id
 ),
 products as (
@@ -15,8 +31,8 @@ products as (
         one.expert_id,
         two.expert_id as other_expert_id,
         sum(one.weight * two.weight) as product
-    from router_weights as one
-    join router_weights as two
+    from weights as one
+    join weights as two
         on one.layer_id = two.layer_id
         and one.dimension = two.dimension
         and one.expert_id <> two.expert_id

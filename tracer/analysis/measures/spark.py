@@ -46,14 +46,18 @@ def take(name: str, points: Points, *, master: str | None = None) -> pl.DataFram
                 spark.createDataFrame(held.to_arrow()).createOrReplaceTempView(frame)
             for relation in points.relations:
                 spark.sql(_text(relation)).createOrReplaceTempView(relation.name)
-            found = spark.sql(in_spark(points.text)).toArrow()
+            steps, last = in_steps(points.text)
+            for step, text, often in steps:
+                rows = spark.sql(text)
+                (rows.localCheckpoint() if often else rows).createOrReplaceTempView(step)
+            found = spark.sql(last).toArrow()
         except PySparkException as error:
             raise QueryError(
                 f"Spark refuses the measure {name!r}: {first_line(error)}",
                 "--engine duckdb runs every measure.",
             ) from error
-    rows: pl.DataFrame = pl.from_arrow(found)  # type: ignore[assignment]
-    return rows.with_columns(pl.selectors.decimal().cast(pl.Float64))
+    points_found: pl.DataFrame = pl.from_arrow(found)  # type: ignore[assignment]
+    return points_found.with_columns(pl.selectors.decimal().cast(pl.Float64))
 
 
 def in_spark(text: str) -> str:
@@ -62,6 +66,41 @@ def in_spark(text: str) -> str:
     Lists are indexed from 1 on, and are null beyond their end, in DuckDB; numbers with a point are
     doubles.
     """
+    made: str = _tree(text).sql(dialect="spark", comments=False)
+    return made
+
+
+def in_steps(text: str) -> tuple[list[tuple[str, str, bool]], str]:
+    """The same in steps: views to make (name, text, whether it is read more than once), the rest.
+
+    Spark computes what a `with` names again wherever it is read: a table that six doublings read,
+    sixty-four times. What is read more than once is therefore to be kept.
+    """
+    tree = _tree(text)
+    from sqlglot import exp
+
+    parts = list(tree.ctes)
+    names = {part.alias for part in parts}
+    read = [table.name for table in tree.find_all(exp.Table)]
+    for table in tree.find_all(exp.Table):
+        if table.name in names:
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
+            table.set("this", exp.to_identifier(f"step_{table.name}"))
+    steps = [
+        (
+            f"step_{part.alias}",
+            part.this.sql(dialect="spark", comments=False),
+            read.count(part.alias) > 1,
+        )
+        for part in parts
+    ]
+    for key in ("with", "with_"):  # it had another name before sqlglot 28
+        tree.set(key, None)
+    return steps, tree.sql(dialect="spark", comments=False)
+
+
+def _tree(text: str) -> Any:
+    """What SQL of DuckDB's dialect says, as a tree that is written in Spark's."""
     try:
         import sqlglot
         from sqlglot import exp
@@ -81,8 +120,7 @@ def in_spark(text: str) -> str:
         return node
 
     (tree,) = sqlglot.parse(text, read="duckdb")
-    made: str = tree.transform(changed).sql(dialect="spark", comments=False)
-    return made
+    return tree.transform(changed)
 
 
 def _text(relation: Relation) -> str:
