@@ -159,6 +159,8 @@ def test_every_table_and_column_says_what_it_holds(table):
         "docs/lake.md",
         "docs/queries.md",
         "docs/report.md",
+        "docs/reproduce.md",
+        "docs/statistics.md",
     ],
 )
 def test_the_documents_are_there(documents, path):

@@ -30,7 +30,8 @@ def check_runs(measure: Measure, runs: Sequence[Mapping[str, object]]) -> list[s
     weighted = any(word in measure.sql for word in _WEIGHTS)
     if weighted and not all(has_gate_weights(run) for run in runs):
         raise InputError(
-            f"{measure.name} is made of gate weights, which the run's source did not have",
+            f"measure {measure.name!r} is made of gate weights, which the run's source did not"
+            " have",
             "`tracer query` lists measures that count choices alone.",
         )
     return _compared(measure, *runs) if measure.compares else []
