@@ -155,7 +155,7 @@ def test_the_table_has_every_mode_and_the_goals_stand_below(report):
     assert "routing at most 15.6 bytes with its keys, here 15.00" in told
     assert "at least 0.8 of pyarrow's speed, here 2.00" in told
     assert "rollups add at most 0.25 of pyarrow's time" in told
-    assert "(of routing's own 0.50)" in told
+    assert "(of routing's 0.50)" in told
     assert "fewer than 15 rounds are no result" in told
 
 

@@ -70,16 +70,16 @@ class WriteReport:
         fast = cost.speed("lake", "pyarrow").median
         on_top, of_pyarrow = cost.rollups_of("rows"), cost.rollups_of("pyarrow")
         routing = sizes.per_row(sizes.files["routing"])
+        added = f"{of_pyarrow.median:.2f} (of routing's {on_top.median:.2f})"
         lines = [
             f"{self.name}: {size}, {cost.num_choices:,} choices; {method}",
             f"bytes per token and layer: {by_table}",
             f"raw, without keys, {raw}; order-0 code of ids and weights {code:.2f}",
             f"all tables {every:.2f}, {against}",
-            f"rollups add {_shown(of_pyarrow)} of pyarrow's time, {_shown(on_top)} of routing's own",
+            f"rollups add {_shown(of_pyarrow)} of pyarrow's time, {_shown(on_top)} of routing's",
             f"goal at k = 8: routing at most {_MOST_BYTES} bytes with its keys, here {routing:.2f}",
             f"goal: all tables at least {_LEAST_RATIO} of pyarrow's speed, here {fast:.2f}",
-            f"goal: rollups add at most {_MOST_ON_TOP} of pyarrow's time, here"
-            f" {of_pyarrow.median:.2f} (of routing's own {on_top.median:.2f})",
+            f"goal: rollups add at most {_MOST_ON_TOP} of pyarrow's time, here {added}",
         ]
         if self.rounds < _FEWEST_ROUNDS:
             lines.append(f"fewer than {_FEWEST_ROUNDS} rounds are no result")

@@ -49,7 +49,9 @@ def take(name: str, points: Points, *, master: str | None = None) -> pl.DataFram
             steps, last = in_steps(points.text)
             for step, text, often in steps:
                 rows = spark.sql(text)
-                (rows.localCheckpoint() if often else rows).createOrReplaceTempView(step)
+                kept = rows.localCheckpoint() if often else rows
+                # Named anew, since steps that share columns cannot be joined otherwise.
+                kept.toDF(*kept.columns).createOrReplaceTempView(step)
             found = spark.sql(last).toArrow()
         except PySparkException as error:
             raise QueryError(
