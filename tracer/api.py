@@ -155,6 +155,7 @@ class TraceLake:
         draws: int = 0,
         seed: int = 0,
         same_token: bool = False,
+        exclude_template: bool = False,
     ) -> Audit:
         """Standing committees of a run; see ``tracer.analysis.audit.audit``."""
         return audit(
@@ -169,4 +170,5 @@ class TraceLake:
             draws=draws,
             seed=seed,
             same_token=same_token,
+            exclude_template=exclude_template,
         )

@@ -243,6 +243,8 @@ class Audit:
     num_unlabelled: requests without a domain, left out where other domains are there
     requests_by_status: requests of the run by their status; only complete ones count
     chance: intervals, chance levels and verdicts, where draws were asked for
+    template_tokens: how many tokens that begin, and that end, all prompts are left out; None
+        where none were to be
     """
 
     run_id: str
@@ -264,6 +266,7 @@ class Audit:
     contributions: Sequence[Contribution]
     overlaps: Sequence[DomainOverlap]
     chance: AuditChance | None = None
+    template_tokens: tuple[int, int] | None = None
 
     @property
     def num_prompt_tokens(self) -> int:

@@ -145,6 +145,7 @@ def test_json_is_strict():
         "tokens": "prompt",
         "num_domains": 3,
         "num_unlabelled": 0,
+        "template_tokens": None,
         "requests_by_status": {"complete": 18},
         "num_prompt_tokens": 8149,
         "num_missing_prompt_tokens": 0,

@@ -16,6 +16,7 @@ from tracer.analysis.audit_chance import audit_chance
 from tracer.analysis.audit_options import (
     LAST_PROMPT,
     check_draws,
+    check_template,
     has_weights,
     token_scope,
 )
@@ -23,6 +24,7 @@ from tracer.analysis.committee import presence_threshold
 from tracer.analysis.layers import Rules, audit_layers
 from tracer.analysis.request_usage import request_layers
 from tracer.analysis.sql import connect, run_query
+from tracer.analysis.template import leave_out_template
 from tracer.analysis.views import LakeFiles
 from tracer.errors import DamagedDataError, InputError
 from tracer.records import (
@@ -61,6 +63,7 @@ def audit(
     draws: int = 0,
     seed: int = 0,
     same_token: bool = False,
+    exclude_template: bool = False,
     progress: Callable[[str], None] = lambda _name: None,
 ) -> Audit:
     """Standing committee of every MoE layer of a run (COMMITTEEAUDIT Eq. 8 to 14).
@@ -94,6 +97,8 @@ def audit(
         seed: of all draws, 0 or more.
         same_token: also compares domains by what their tokens got beside the same token ids
             elsewhere; reads `routing`, needs draws, token ids, and gate mode.
+        exclude_template: leaves out the tokens that begin and end all prompts, as a chat template's
+            do; reads `routing`, and needs gate mode without the same-token control.
         progress: told each layer whose draws are made.
 
     Raises:
@@ -108,6 +113,7 @@ def audit(
             f"min presence {min_presence:g} is not a share of domains", "give over 0, at most 1."
         )
     check_draws(mode, draws, seed, same_token=same_token)
+    check_template(mode, exclude_template=exclude_template, same_token=same_token)
     run = lake.run(run_id)
     name = str(run["run_id"])
     if mode != "paper" and not has_weights(run):
@@ -126,8 +132,17 @@ def audit(
     con = connect(lake, name)
     try:
         by_status = dict(run_query(con, "request_status", run_id=name).iter_rows())
+        template = None
+        if exclude_template and "complete" in by_status:
+            template = leave_out_template(con, run)
         found, counts = _contributions(
-            con, run, mode, scope, domains=domains or {}, by_status=by_status
+            con,
+            run,
+            mode,
+            scope,
+            domains=domains or {},
+            by_status=by_status,
+            by_request=exclude_template,
         )
         num_unlabelled = 0
         if len(counts) > 1:
@@ -176,6 +191,7 @@ def audit(
         contributions=result.contributions,
         overlaps=result.overlaps,
         chance=chance,
+        template_tokens=template,
     )
 
 
@@ -187,6 +203,7 @@ def _contributions(
     *,
     domains: Mapping[str, str],
     by_status: Mapping[str, int],
+    by_request: bool,
 ) -> tuple[pl.DataFrame, tuple[AuditDomain, ...]]:
     """Contribution per layer, domain and expert; and the domains they come from."""
     run_id = str(run["run_id"])
@@ -213,7 +230,7 @@ def _contributions(
         _refuse_without_logits(con, run_id, tokens)
         binds["domains"] = labels
     # Sums per domain also hold aborted requests, and those a crash kept out of `requests`.
-    elif domains or run["status"] != "complete" or by_status.keys() - _WHOLE_IN_SUMS:
+    elif by_request or domains or run["status"] != "complete" or by_status.keys() - _WHOLE_IN_SUMS:
         query += "_by_request"
         binds["domains"] = labels
     frame = run_query(con, query, **binds)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from tracer.errors import InputError
 from tracer.records import AUDIT_MODES, GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
 
-__all__ = ["LAST_PROMPT", "check_draws", "has_weights", "token_scope"]
+__all__ = ["LAST_PROMPT", "check_draws", "check_template", "has_weights", "token_scope"]
 
 LAST_PROMPT = "last-prompt"
 
@@ -27,6 +27,15 @@ def check_draws(mode: str, draws: int, seed: int, *, same_token: bool) -> None:
             "mode 'reference' has no draws: it repeats numbers of the authors' code, which has"
             " neither intervals nor chance levels",
             "--mode gate has them; --draws 0 leaves them out.",
+        )
+
+
+def check_template(mode: str, *, exclude_template: bool, same_token: bool) -> None:
+    """Raise InputError where a template's tokens cannot be left out."""
+    if exclude_template and (mode != "gate" or same_token):
+        raise InputError(
+            "a template's tokens can be left out of gate weights alone",
+            "use --exclude-template with --mode gate, and without --same-token.",
         )
 
 

@@ -62,6 +62,12 @@ __all__ = ["command"]
     help="Also compare each token with the same ids elsewhere: whether domains differ beyond their"
     " words. Reads every row of the run.",
 )
+@click.option(
+    "--exclude-template",
+    is_flag=True,
+    help="Leave out the tokens that all prompts begin and end with, as a chat template's do. Reads"
+    " every row of the run.",
+)
 @lake_option
 @format_option("table", "csv", "json")
 def command(
@@ -75,6 +81,7 @@ def command(
     draws: int | None,
     seed: int,
     same_token: bool,
+    exclude_template: bool,
     lake_path: str,
     output_format: str,
 ) -> None:
@@ -114,6 +121,7 @@ def command(
             draws=draws,
             seed=seed,
             same_token=same_token,
+            exclude_template=exclude_template,
             progress=drawn,
         )
     render = {"table": render_table, "csv": render_csv, "json": render_json}[output_format]

@@ -57,6 +57,9 @@ def render_table(audit: Audit) -> str:
         f"n = {audit.num_domains} domains, k = {audit.rank_cutoff} (rank cutoff), E = {experts}",
         f"candidates: in the list of at least {threshold} (min presence {audit.min_presence:g})",
     ]
+    if audit.template_tokens is not None:
+        first, last = audit.template_tokens
+        head.append(f"left out: the {first} tokens that begin, the {last} that end all prompts")
     if others := not_counted(audit.requests_by_status):
         head.append(f"requests that do not count: {_plain(others)}")
     if audit.num_missing_prompt_tokens:
@@ -143,6 +146,7 @@ def render_json(audit: Audit) -> str:
         "tokens": audit.tokens,
         "num_domains": audit.num_domains,
         "num_unlabelled": audit.num_unlabelled,
+        "template_tokens": audit.template_tokens,
         "requests_by_status": dict(audit.requests_by_status),
         "num_prompt_tokens": audit.num_prompt_tokens,
         "num_missing_prompt_tokens": audit.num_missing_prompt_tokens,
