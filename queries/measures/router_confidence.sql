@@ -5,8 +5,8 @@
 -- is not, by logit alone. alpha is of a symmetric Dirichlet distribution, by moments: with v the
 -- mean square of p - 1 / E over all tokens and experts, E alpha + 1 = (1 / E) (1 - 1 / E) / v. Less
 -- than 1 is sparser than even over all mixtures. It also falls where the router prefers some
--- experts for all tokens. The distance of each expert's probabilities from the Beta marginal of
--- that prior is left out, its distribution function is not to be had in SQL.
+-- experts for all tokens. dirichlet_fit has the distance of each expert's probabilities from that
+-- prior.
 -- The null lets each expert keep its logits but on other tokens, so that a router without any
 -- competition between experts is the chance level. Last places are cut to 11 bits on capture.
 --

@@ -184,6 +184,7 @@ def test_json_is_strict():
     }
     undefined = [name for name, value in second.items() if value is None]
     assert undefined == [
+        "template_tokens",
         "num_experts_inferred",
         "influence_density",
         "influence_density_equal_weight",

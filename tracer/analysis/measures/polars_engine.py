@@ -134,6 +134,16 @@ def _router_weights(made: Made) -> pl.LazyFrame:
     )
 
 
+def _cells(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/cells.sql``."""
+    place = pl.int_range(1, 65, dtype=pl.Int32)
+    return (
+        made["asked"]
+        .select(place.alias("cell"))
+        .with_columns(low=((pl.col("cell") - 1) / 64) ** 4, high=(pl.col("cell") / 64) ** 4)
+    )
+
+
 def _cosine_entries(made: Made) -> pl.LazyFrame:
     """As ``queries/inputs/cosine_entries.sql``."""
     weights = _router_weights(made)
@@ -164,6 +174,7 @@ def _cosine_entries(made: Made) -> pl.LazyFrame:
 
 # Relations whose texts unnest lists, which is written otherwise in every dialect.
 _UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
+    "cells": _cells,
     "cosine_entries": _cosine_entries,
     "expert_choices": _expert_choices,
     "expert_logits": _expert_logits,
