@@ -1,0 +1,164 @@
+-- committee_retention: how much of a committee is left where each token keeps fewer experts.
+--
+-- For every budget k' up to the run's k, each token keeps its k' best experts and the lists of
+-- domains go k' deep; committees are chosen as in `committee`. Retained is the share of the
+-- committee of budget k that is also in that of k'. The closed form is what experts drawn at
+-- random, as many as the committee of k' has, would retain. Hidden states are those of the run, so
+-- a model that runs with k' experts may differ; the paper does not say which it did. Budgets
+-- beyond k need more than the chosen experts: `tracer.analysis.retention` reads the candidates of
+-- `--top-m`.
+-- The null renames experts in each domain on its own, in all budgets alike.
+--
+-- asks    Does the committee stay when tokens have fewer experts?
+-- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) section 4.3, Figure 5
+-- reads   expert_choices, model, ranks, scoped_requests
+-- binds   $min_presence = 0.8: least share of domains that must list a candidate.
+-- yields  layer_id, budget [experts a token keeps], size [experts in the committee],
+--         retained [share of the committee of budget k],
+--         retained_closed_form [for experts at random]
+-- key     layer_id, budget
+-- values  size, retained
+-- null    experts
+-- order   layer_id, budget
+with domains as (
+    select count(distinct domain) as num_domains
+    from scoped_requests
+),
+by_rank as (
+    select layer_id, domain, rank, expert_id, sum(gate_weight) as weight_sum
+    from expert_choices
+    group by layer_id, domain, rank, expert_id
+),
+used as (
+    select
+        ranks.rank as budget,
+        by_rank.layer_id,
+        by_rank.domain,
+        by_rank.expert_id,
+        sum(by_rank.weight_sum) as weight_sum
+    from by_rank
+    join ranks on by_rank.rank <= ranks.rank
+    group by ranks.rank, by_rank.layer_id, by_rank.domain, by_rank.expert_id
+),
+ranked as (
+    select
+        budget,
+        layer_id,
+        expert_id,
+        row_number() over (
+            partition by budget, layer_id, domain order by weight_sum desc, expert_id
+        ) as place
+    from used
+),
+sums as (
+    select
+        budget,
+        layer_id,
+        expert_id,
+        sum(case when place <= budget then 1 else 0 end) as num_listed,
+        sum(case when place <= budget then place else 0 end) as rank_sum,
+        sum(case when place <= budget then place * place else 0 end) as square_sum
+    from ranked
+    group by budget, layer_id, expert_id
+),
+totals as (
+    select
+        sums.budget,
+        sums.layer_id,
+        sums.expert_id,
+        sums.num_listed,
+        domains.num_domains,
+        cast(
+            sums.rank_sum + (domains.num_domains - sums.num_listed) * (sums.budget + 1) as double
+        ) as rank_sum,
+        cast(
+            sums.square_sum
+            + (domains.num_domains - sums.num_listed) * (sums.budget + 1) * (sums.budget + 1)
+            as double
+        ) as square_sum
+    from sums
+    cross join domains
+    where sums.num_listed > 0
+),
+points as (
+    select
+        budget,
+        layer_id,
+        expert_id,
+        num_listed,
+        num_domains,
+        rank_sum / num_domains as rank_mean,
+        (num_domains * square_sum - rank_sum * rank_sum) / (num_domains * num_domains)
+            as rank_var
+    from totals
+),
+thresholds as (
+    select
+        budget,
+        layer_id,
+        least(
+            max(num_listed), greatest(1, ceil(max(num_domains) * $min_presence - 1e-9))
+        ) as least_listed
+    from points
+    group by budget, layer_id
+),
+candidates as (
+    select
+        points.budget,
+        points.layer_id,
+        points.expert_id,
+        points.rank_mean,
+        points.rank_var
+    from points
+    join thresholds
+        on points.budget = thresholds.budget and points.layer_id = thresholds.layer_id
+    where points.num_listed >= thresholds.least_listed
+),
+members as (
+    select one.budget, one.layer_id, one.expert_id
+    from candidates as one
+    join candidates as another
+        on one.budget = another.budget and one.layer_id = another.layer_id
+    group by one.budget, one.layer_id, one.expert_id
+    having max(
+        case
+            when another.rank_mean <= one.rank_mean
+                and another.rank_var <= one.rank_var
+                and (another.rank_mean < one.rank_mean or another.rank_var < one.rank_var)
+                then 1
+            else 0
+        end
+    ) = 0
+),
+full_committees as (
+    select members.layer_id, members.expert_id
+    from members
+    join model on members.budget = model.top_k
+),
+full_sizes as (
+    select layer_id, count(*) as size
+    from full_committees
+    group by layer_id
+),
+found as (
+    select
+        members.layer_id,
+        members.budget,
+        count(*) as size,
+        count(full_committees.expert_id) as num_kept
+    from members
+    left join full_committees
+        on members.layer_id = full_committees.layer_id
+        and members.expert_id = full_committees.expert_id
+    group by members.layer_id, members.budget
+)
+select
+    found.layer_id,
+    found.budget,
+    cast(found.size as double) as size,
+    found.num_kept / cast(full_sizes.size as double) as retained,
+    found.size / cast(model.num_experts as double) as retained_closed_form
+from found
+join full_sizes on found.layer_id = full_sizes.layer_id
+cross join model
+order by found.layer_id, found.budget
