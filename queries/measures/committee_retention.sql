@@ -3,10 +3,11 @@
 -- For every budget k' up to the run's k, each token keeps its k' best experts and the lists of
 -- domains go k' deep; committees are chosen as in `committee`. Retained is the share of the
 -- committee of budget k that is also in that of k'. The closed form is what experts drawn at
--- random, as many as the committee of k' has, would retain. Hidden states are those of the run, so
--- a model that runs with k' experts may differ; the paper does not say which it did. Budgets
--- beyond k need more than the chosen experts: `tracer.analysis.retention` reads the candidates of
--- `--top-m`.
+-- random, as many as the committee of k' has, would retain. Gate weights are those recorded, not
+-- scaled anew to k' experts, as `tracer.analysis.retention` does for models that renormalise.
+-- Hidden states are those of the run, so a model that runs with k' experts may differ; the paper
+-- does not say which it did. Budgets beyond k need more than the chosen experts:
+-- `tracer.analysis.retention` reads the candidates of `--top-m`.
 -- The null renames experts in each domain on its own, in all budgets alike.
 --
 -- asks    Does the committee stay when tokens have fewer experts?

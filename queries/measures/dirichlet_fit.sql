@@ -101,9 +101,10 @@ prior_cells as (
     select
         layer_id,
         cell,
-        mass / sum(mass) over (partition by layer_id) as mass,
+        -- Of a prior so narrow that all cells are 0 there is no distance.
+        mass / nullif(sum(mass) over (partition by layer_id), 0) as mass,
         sum(mass) over (partition by layer_id order by cell)
-            / sum(mass) over (partition by layer_id) as below
+            / nullif(sum(mass) over (partition by layer_id), 0) as below
     from masses
 ),
 expert_cells as (

@@ -1,7 +1,8 @@
 -- load_balance: how evenly the choices of a layer are spread over its experts.
 --
 -- load is an expert's share of its layer's choices; experts that are never chosen count with 0.
--- The Gini is that of these full loads, not of lists cut at top-k, whose least value is 1 - k / E.
+-- The Gini is that of these full loads, not of lists cut at top-k, which have 1 - k / E where all
+-- domains list the same k equal experts.
 -- The null draws each token's k experts evenly and on its own. Of it, two values are known:
 -- never_chosen_closed_form = (1 - k / E)^n is its mean over n tokens, and
 -- load_cv_closed_form = sqrt((E - k) / (k n)) its root mean square. The columns over E hold for

@@ -6,11 +6,11 @@
 -- of token ids: the lesser of the id's shares in both domains, over their sum, which is common. Ids
 -- of only one of the domains do not count in it, nor ids that are not known (-1) in either.
 --
--- How to read it: where raw is above chance and same-token is not, the domains differ because their
--- tokens do, and token identity explains it. Where same-token is above chance too, experts are
--- chosen for the domain, or for what surrounds a token in it. Where common is small, same-token is
--- about few tokens. Both are above 0 by chance, the more so for few tokens, and not by the same
--- amount: compare each with its own chance level, not with the other.
+-- How to read it: raw above chance says that domains use other experts; same-token beside it, how
+-- much of that is left for equal tokens. It has no chance level here: exchanged domains would have
+-- one vocabulary, more tokens in common and so less noise than the recorded ones. Whether what is
+-- left is more than chance, `tracer audit --same-token` tests, with the tokens' weights held. Where
+-- common is small, same-token is about few tokens.
 --
 -- asks    Do domains use other experts, or only other tokens?
 -- source  this tool's, after the same-token comparison of arXiv 2604.17182
@@ -19,7 +19,7 @@
 -- yields  layer_id, domain, second_domain, common [share of both domains' tokens, 0 to 1],
 --         raw [total variation, 0 to 1], same_token [total variation, 0 to 1]
 -- key     layer_id, domain, second_domain
--- values  raw, same_token
+-- values  raw
 -- null    labels
 -- order   layer_id, domain, second_domain
 with counted as (

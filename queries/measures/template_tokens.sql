@@ -39,7 +39,7 @@ shared as (
     select side, distance, min(token_id) as token_id, count(*) as num_requests
     from placed
     group by side, distance
-    having count(distinct token_id) = 1
+    having count(distinct token_id) = 1 and min(token_id) >= 0
 ),
 breaks as (
     select side, min(distance) as distance

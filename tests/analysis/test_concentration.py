@@ -40,8 +40,8 @@ def three(make_lake, request_of):
 def test_full_and_listed_vectors(three):
     """Sums of layer 1: full 1.45, .35, .6, .6; listed 1.45, .35, .4, .5. Layer 3: 2.7 and .3."""
     full, listed, *last = concentration(three)
-    assert (full.layer_id, full.vector, full.num_used, full.gini_floor) == (1, "full", 4, 0)
-    assert (listed.vector, listed.num_used, listed.gini_floor) == ("listed", 4, 0.5)
+    assert (full.layer_id, full.vector, full.num_used, full.gini_equal_lists) == (1, "full", 4, 0)
+    assert (listed.vector, listed.num_used, listed.gini_equal_lists) == ("listed", 4, 0.5)
     assert full.lorenz == pytest.approx(np.array([0, 0.35, 0.95, 1.55, 3.0]) / 3)
     assert listed.lorenz == pytest.approx(np.array([0, 0.35, 0.75, 1.25, 2.7]) / 2.7)
     assert full.gini == pytest.approx(three.layers[0].gini)

@@ -32,8 +32,8 @@ class Concentration:
     """How unevenly a layer's experts share contribution, of one vector of means over domains.
 
     vector: `full` (every chosen expert), or `listed` (zero outside each domain's list, as the
-        published values were made, which therefore lie just above their floor)
-    gini_floor: 0; of `listed` 1 - k / E, what k equal experts in every domain would give
+        published values were made, which therefore lie just above 1 - k / E)
+    gini_equal_lists: 0; of `listed` 1 - k / E, if all domains listed the same k equal experts
     num_used: experts with any contribution
     lorenz: share of contribution of the 0, 1, ... E experts with the least, 0 to 1
     """
@@ -41,7 +41,7 @@ class Concentration:
     layer_id: int
     vector: str
     gini: float
-    gini_floor: float
+    gini_equal_lists: float
     num_used: int
     lorenz: tuple[float, ...]
 
@@ -90,7 +90,7 @@ def concentration(audit: Audit) -> list[Concentration]:
                     layer_id=layer_id,
                     vector=vector,
                     gini=gini(values.tolist(), audit.num_experts),
-                    gini_floor=least,
+                    gini_equal_lists=least,
                     num_used=int(np.count_nonzero(values)),
                     lorenz=tuple(lorenz_curve(values).tolist()),
                 )

@@ -93,8 +93,8 @@ def test_token_identity_alone_leaves_no_same_token_difference(make_lake, request
     assert row["raw"] == pytest.approx(0.25, abs=0.08)
     assert row["raw_p"] == 2 / 20
     assert row["raw_chance"] < 0.5 * row["raw"]
-    assert row["same_token_p"] > 0.1
     assert row["same_token"] < 0.1
+    assert "same_token_p" not in row
 
 
 def test_a_domain_that_chooses_is_a_same_token_difference(make_lake, request_of, take):
@@ -102,12 +102,11 @@ def test_a_domain_that_chooses_is_a_same_token_difference(make_lake, request_of,
     requests = two_domains(request_of, lambda _, one, domain: (one, 6 if domain == "art" else 7))
     (row,) = take(make_lake(requests), "same_token_domain_difference", draws=19).to_dicts()
     assert row["same_token"] == pytest.approx(0.5)
-    assert row["same_token_p"] == row["raw_p"] == 2 / 20
-    assert row["same_token_chance"] < 0.4
+    assert row["raw_p"] == 2 / 20
 
 
 def test_chance_is_that_of_exchanged_labels(make_lake, request_of, take):
-    """The mean of both differences over shuffles of the requests' domains in NumPy."""
+    """The mean of the raw difference over shuffles of the requests' domains in NumPy."""
     requests = two_domains(request_of, lambda rng, *_: rng.permutation(8)[:2].tolist())
     (row,) = take(make_lake(requests), "same_token_domain_difference", draws=19).to_dicts()
     choices = arrays_of(requests)
@@ -118,9 +117,6 @@ def test_chance_is_that_of_exchanged_labels(make_lake, request_of, take):
     for _ in range(200):
         of_request = dict(zip(names, rng.permutation(domains), strict=True))
         choices.domain = np.array([of_request[name] for name in choices.request])
-        drawn.append(differences(choices, choices.ids[3], "art", "law")[1:])
-    for value, mean, spread in zip(
-        ("raw", "same_token"), np.mean(drawn, axis=0), np.std(drawn, axis=0), strict=True
-    ):
-        assert row[f"{value}_chance"] == pytest.approx(mean, abs=4 * spread / 19**0.5)
-        assert row[f"{value}_p"] > 0.05
+        drawn.append(differences(choices, choices.ids[3], "art", "law")[1])
+    assert row["raw_chance"] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 19**0.5)
+    assert row["raw_p"] > 0.05

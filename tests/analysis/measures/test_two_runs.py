@@ -228,3 +228,29 @@ def test_one_model_puts_two_samples_of_the_first_run_in_the_place_of_both(pair):
     assert alike == 0
     redraw.restore()
     assert rows(con, "from other_routing_entries").equals(recorded)
+
+
+def test_chance_of_one_model_has_the_second_run_s_requests(pair):
+    """Of 9, 5 and 2 requests by domain the second run keeps 3, 5 and none: so does its sample."""
+    lake, *_ = pair
+    con, redraw = opened(lake)
+    other = redraw.recorded("other_scoped_requests")
+    kept = pl.concat([other.filter(domain="law").head(3), other.filter(domain="math").head(5)])
+    redraw._recorded["other_scoped_requests"] = kept
+    NULLS["one_model"](redraw, np.random.default_rng(0))
+    sizes = [
+        dict(rows(con, f"select domain, count(*) from {p}scoped_requests group by 1").iter_rows())
+        for p in ("", "other_")
+    ]
+    assert sizes == [{"law": 9, "math": 5, "poems": 2}, {"law": 3, "math": 5}]
+
+
+@pytest.mark.parametrize("null", ["runs", "one_model"])
+def test_runs_with_nothing_in_common_have_no_chance(pair, null):
+    lake, *_ = pair
+    _, redraw = opened(lake)
+    other = redraw.recorded("other_scoped_requests")
+    renamed = other.with_columns(pl.lit("else").alias("domain"), origin="x" + pl.col("origin"))
+    redraw._recorded["other_scoped_requests"] = renamed
+    with pytest.raises(InputError, match="the two runs"):
+        NULLS[null](redraw, np.random.default_rng(0))

@@ -14,7 +14,8 @@ swaps       tokens of a layer exchange choices, so that each expert keeps its lo
 order       tokens of a request change places, in all layers alike: what follows what is chance
 layers      tokens of a request change places, in each layer on its own: a token's path through the
             layers is chance
-token_ids   tokens exchange their ids, in all layers alike: who is chosen for what is chance
+token_ids   tokens of a request and phase exchange their ids, in all layers alike: who is chosen for
+            what is chance, though not who is chosen in a request or domain
 pairs       tokens of the second run change places, across requests, with all their layers and
             among those that are compared: each run keeps its loads, nothing meets its like
 runs        requests of both runs exchange them by a coin's toss, those of one run alone are dealt
@@ -123,6 +124,8 @@ def _uniform_usage(entries: pl.DataFrame, rng: Rng, num_experts: int, top_k: int
 def _logits(redraw: Redraw, rng: Rng) -> None:
     entries = redraw.recorded("logit_entries")
     logits = _logits_of(entries)
+    # What is added to all logits of a token changes none of its probabilities, so it is not mixed.
+    logits -= logits.mean(axis=1, keepdims=True)
     layers = entries["layer_id"].to_numpy()
     for layer in np.unique(layers):
         (rows,) = np.nonzero(layers == layer)
@@ -182,8 +185,9 @@ def _layers(redraw: Redraw, rng: Rng) -> None:
 
 
 def _token_ids(redraw: Redraw, rng: Rng) -> None:
-    tokens = redraw.recorded("token_entries")
-    shuffled = tokens["token_id"][rng.permutation(tokens.height)]
+    tokens = redraw.recorded("token_entries")  # groups lie together: see frame_of
+    group = tokens.select(pl.struct("origin", "phase").rle_id()).to_series().to_numpy()
+    shuffled = tokens["token_id"][np.lexsort((rng.random(tokens.height), group))]
     redraw.put("token_entries", tokens.with_columns(token_id=shuffled))
 
 

@@ -3,6 +3,8 @@
 ``drawn_requests`` is the bootstrap; ``nulls`` has the draws that make chance levels.
 """
 
+from collections.abc import Mapping
+
 import duckdb
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +73,25 @@ def drawn_requests(redraw: Redraw, rng: Rng) -> None:
     redraw.put(name, pl.concat([shared, with_replacement(alone, rng)]))
 
 
-def with_replacement(requests: pl.DataFrame, rng: Rng) -> pl.DataFrame:
-    """As many requests of each domain, with replacement, under new ids."""
+def with_replacement(
+    requests: pl.DataFrame, rng: Rng, sizes: Mapping[str, int] | None = None
+) -> pl.DataFrame:
+    """Requests of each domain with replacement, under new ids.
+
+    Args:
+        requests: `scoped_requests`.
+        rng: of the draw.
+        sizes: how many of each domain; by default as many as there are.
+    """
     domain = (requests["domain"].rank("dense").cast(pl.Int64) - 1).to_numpy()
+    names = requests["domain"].unique().sort().to_list()
     order = np.argsort(domain, kind="stable")
-    chosen = np.empty(requests.height, dtype=np.int64)
+    chosen = []
     first = 0
-    for size in np.bincount(domain):
-        chosen[first : first + size] = order[first + rng.integers(0, size, size)]
+    for name, size in zip(names, np.bincount(domain).tolist(), strict=True):
+        wanted = size if sizes is None else sizes.get(name, 0)
+        chosen.append(order[first + rng.integers(0, size, wanted)])
         first += size
     copies = pl.int_range(pl.len()).over("origin").cast(pl.String)
-    return requests[chosen].with_columns(request_id=pl.col("origin") + "#" + copies)
+    drawn = requests[np.concatenate(chosen or [order])]
+    return drawn.with_columns(request_id=pl.col("origin") + "#" + copies)

@@ -5,6 +5,7 @@ import polars as pl
 
 from tracer.analysis.measures.inputs import OTHER
 from tracer.analysis.measures.redraw import Redraw, Rng, with_replacement
+from tracer.errors import InputError
 
 __all__ = ["exchanged_runs", "moved_tokens", "one_model"]
 
@@ -58,6 +59,14 @@ def exchanged_runs(redraw: Redraw, rng: Rng) -> None:
     ).sort("domain", "origin")
     order = np.lexsort((rng.random(alone.height), alone["domain"].rank("dense").to_numpy()))
     dealt = alone.filter(alone["run"] != alone["run"][order])["origin"]
+    if (
+        shared.is_empty()
+        and alone.group_by("domain").agg(pl.col("run").n_unique())["run"].max() == 1
+    ):
+        raise InputError(
+            "the two runs share neither requests nor domains, so chance has nothing to exchange",
+            "--domains gives them common ones; --draws 0 leaves chance out.",
+        )
     moves = pl.col("origin").is_in(pl.concat([tossed, dealt]).implode())
     for name in _OF_REQUESTS:
         if not redraw.has(name) or not redraw.has(f"{OTHER}{name}"):
@@ -68,10 +77,20 @@ def exchanged_runs(redraw: Redraw, rng: Rng) -> None:
 
 
 def one_model(redraw: Redraw, rng: Rng) -> None:
-    """Two samples of the first run's requests, drawn on their own, stand for the two runs."""
-    requests = redraw.recorded("scoped_requests")
+    """Two samples of the first run's requests, drawn on their own, stand for the two runs.
+
+    The second has as many requests of each domain as the second run, since fewer requests lie
+    farther apart.
+    """
+    requests, other = (redraw.recorded(f"{prefix}scoped_requests") for prefix in ("", OTHER))
+    sizes = dict(other["domain"].value_counts().iter_rows())
+    if not sizes.keys() & set(requests["domain"]):
+        raise InputError(
+            "the two runs have no domain in common, so chance has nothing to draw from",
+            "--domains gives them common ones; --draws 0 leaves chance out.",
+        )
     redraw.put("scoped_requests", with_replacement(requests, rng))
-    redraw.put(f"{OTHER}scoped_requests", with_replacement(requests, rng))
+    redraw.put(f"{OTHER}scoped_requests", with_replacement(requests, rng, sizes))
     for name in ("asked", *_OF_REQUESTS[1:]):
         if redraw.has(name) and redraw.has(f"{OTHER}{name}"):
             redraw.put(f"{OTHER}{name}", redraw.recorded(name))
