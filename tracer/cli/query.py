@@ -9,15 +9,12 @@ from tracer.cli.options import domains_option, format_option, lake_option, run_o
 from tracer.records import TOKEN_SCOPES
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tracer.analysis.measures.catalogue import Bind, Measure
 
 __all__ = ["command"]
 
 _DEFAULT = click.core.ParameterSource.DEFAULT
 _FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
-_MOST_BESIDE = 2  # values that a table shows side by side
 _BIND = "bind_"  # before the names of a measure's own options, so that none meets another
 
 
@@ -233,7 +230,7 @@ def _take(
     **given: Any,
 ) -> None:
     from tracer.analysis.measures.run import Settings, run_measure
-    from tracer.cli.frames import print_frame, write_frame
+    from tracer.cli.frames import narrow, print_frame, write_frame
     from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
     from tracer.workflow.progress import drawing
@@ -265,48 +262,8 @@ def _take(
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
     if output is None and output_format == "table":
-        print_frame(_narrow(result.frame, measure), output_format)
+        print_frame(narrow(result.frame, measure), output_format)
     elif output is None:
         print_frame(result.frame, output_format)
     else:
         write_frame(result.frame, output_format, output)
-
-
-def _narrow(frame: "pl.DataFrame", measure: "Measure") -> "pl.DataFrame":
-    """For people: what stands behind a value as an interval, a band of chance and one p.
-
-    Measures of many values have a row for each, and no columns that are neither key nor value.
-    """
-    import polars as pl
-
-    def band(low: str, high: str) -> pl.Expr:
-        ends = [pl.col(name).map_elements("{:.4g}".format, pl.String) for name in (low, high)]
-        return pl.concat_str(*ends, separator=" to ")
-
-    behind: dict[str, list[pl.Expr]] = {}
-    for value in measure.values:
-        if f"{value}_low" in frame.columns:
-            behind[value] = [band(f"{value}_low", f"{value}_high").alias("interval")]
-        if f"{value}_chance" in frame.columns:
-            chance = band(f"{value}_chance_low", f"{value}_chance_high").alias("by chance")
-            behind[value] += [chance, pl.col(f"{value}_p_adjusted").alias("p")]
-    if behind and len(measure.values) > _MOST_BESIDE:
-        number = pl.int_range(pl.len()).alias("row")
-        rows = [
-            frame.select(
-                number,
-                *measure.key,
-                pl.lit(value).alias("measure"),
-                pl.col(value).cast(pl.Float64).alias("value"),
-                *behind[value],
-            )
-            for value in measure.values
-        ]
-        return pl.concat(rows).sort("row", maintain_order=True).drop("row")
-    columns: list[pl.Expr] = []
-    for column in measure.columns:
-        columns.append(pl.col(column.name))
-        # No two columns of a frame have one name; blanks do not show.
-        blanks = " " * (len(columns) + 1)
-        columns += [part.name.suffix(blanks) for part in behind.get(column.name, [])]
-    return frame.select(columns)

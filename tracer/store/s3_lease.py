@@ -26,6 +26,7 @@ __all__ = ["LEASE_SECONDS", "Lease"]
 # again that was away for a moment.
 LEASE_SECONDS = 30.0
 _RENEWALS = 6  # in a lease
+_TRIES = 2  # to renew it: an earlier renewal may have arrived though its answer did not
 _LOOKS = 20  # in a lease, of who waits for it to end
 
 
@@ -40,6 +41,7 @@ class Lease:
         # From when it was asked for: those who watch it count from before the answer, too.
         self._until = began + LEASE_SECONDS
         self._over = threading.Event()
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {run_id}", daemon=True)
         self._thread.start()
 
@@ -84,6 +86,8 @@ class Lease:
         Raises:
             LakeBusyError: it could not be renewed in time, or another process took it.
         """
+        if not self._over.is_set() and time.monotonic() > self._until:
+            self._renew_now()  # this process was held up; perhaps nobody took it
         if self._over.is_set() or time.monotonic() > self._until:
             raise LakeBusyError(self._run_id)
 
@@ -101,22 +105,29 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._over.wait(LEASE_SECONDS / _RENEWALS):
-            began = time.monotonic()
-            self._beats += 1
-            content = _content(self._owner, self._beats)
-            try:
-                self._tag = put_if(self._store, self._name, content, self._tag)
-            except FileNotFoundError:
-                self._over.set()
-                return
-            except PreconditionError:
-                if self._is_anothers():
+            self._renew_now()
+
+    def _renew_now(self) -> None:
+        """Renew it, if it is still ours: what was never taken has the tag that was put last."""
+        with self._turn:
+            for _ in range(_TRIES):
+                began = time.monotonic()
+                self._beats += 1
+                content = _content(self._owner, self._beats)
+                try:
+                    self._tag = put_if(self._store, self._name, content, self._tag)
+                except FileNotFoundError:
                     self._over.set()
                     return
-                continue
-            except (BaseError, OSError):
-                continue  # perhaps next time
-            self._until = began + LEASE_SECONDS
+                except PreconditionError:
+                    if self._is_anothers():
+                        self._over.set()
+                        return
+                    continue
+                except (BaseError, OSError):
+                    return  # perhaps next time
+                self._until = began + LEASE_SECONDS
+                return
 
     def _is_anothers(self) -> bool:
         """Whether somebody else has the lease, or nobody; else an earlier renewal arrived late."""
