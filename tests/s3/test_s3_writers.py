@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_a_lease_is_kept_for_longer_than_it_lasts(place, monkeypatch):
             with pytest.raises(LakeBusyError), lake.writing("r"):
                 pass
         lock.check()
+
+
+def test_a_writer_that_was_held_up_goes_on_if_nobody_took_its_lease(place):
+    """Past its end, as after seconds without a turn; the object is still what it wrote last."""
+    lake = Lake.create(place)
+    with lake.writing("r") as lock:
+        lock._until = time.monotonic() - 1
+        lock.check()
+        assert lock._until > time.monotonic() + 0.9 * s3_lease.LEASE_SECONDS
+        lake.storage.write("_tracer/locks/r.lock", "taken over")
+        lock._until = time.monotonic() - 1
+        with pytest.raises(LakeBusyError):
+            lock.check()
 
 
 def test_a_lease_that_another_one_took_is_lost(place, monkeypatch):
