@@ -5,7 +5,6 @@
 # make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
-# make test-spark   the same with every measure on Spark in two scopes and on two lakes
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
@@ -33,7 +32,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-spark test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -115,13 +114,8 @@ test-readers: .venv-readers/.moe-tracer-setup
 	$(BIN)/tracer compact --lake $(READERS)/lake
 	$(BIN)/tracer sql --lake $(READERS)/lake --format csv "SELECT domain, layer_id, expert_id, \
 		count(*) AS n, sum(gate_weight::DOUBLE) AS weight FROM choices GROUP BY ALL" > $(READERS)/expected.csv
-	TRACER_SPARK_EVERYTHING=$(TRACER_SPARK_EVERYTHING) \
-		TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
+	TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
 		.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/readers
-
-# Every measure on Spark, in two token scopes and on two lakes; takes a quarter of an hour.
-test-spark:
-	$(MAKE) test-readers TRACER_SPARK_EVERYTHING=1
 
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:

@@ -18,11 +18,11 @@ from tests.analysis.measures.conftest import (  # noqa: F401 - fixtures
     together,
 )
 from tracer.analysis.measures.catalogue import measure_named, measure_names
-from tracer.analysis.measures.inputs import Asked, make_inputs, tables_of
+from tracer.analysis.measures.inputs import Asked, make_inputs
 from tracer.analysis.measures.run import Settings, run_measure
 from tracer.analysis.sql import connect
 from tracer.errors import InputError
-from tracer.schema import OPTIONAL_TABLES, query_path
+from tracer.schema import query_path
 from tracer.store.lake import Lake
 
 # Options of measures that find nothing in short requests otherwise.
@@ -30,17 +30,9 @@ SMALL = {
     "prefix_similarity": {"step": 2, "longest": 4},
     "token_roles": {"least_count": 1, "least_domains": 1, "least_rate": 0.5},
 }
-# `make test-spark` takes all there is; `make test-readers` every measure once.
-EVERYTHING = bool(os.environ.get("TRACER_SPARK_EVERYTHING"))
+# Measures that are taken of a lake of many requests, too.
 COMMITTEE = ["eci", "committee", "committee_coverage", "domain_overlap", "expert_load"]
 RELATIONS = sorted(path.stem for path in query_path("inputs/any").parent.glob("*.sql"))
-# Measures of one run that need only what every run has.
-PLAIN = [
-    name
-    for name in measure_names()
-    if not measure_named(name).compares
-    and not {*tables_of(measure_named(name).reads)} & {*OPTIONAL_TABLES}
-]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,11 +69,10 @@ def two_runs(make_lake, together):  # noqa: F811
 @pytest.mark.parametrize("name", measure_names())
 def test_a_measure(two_runs, name):
     other = "r2" if measure_named(name).compares else None
-    for tokens in ("all", "prompt") if EVERYTHING else ("all",):
-        both(two_runs, name, tokens, run_id="r1", other_run_id=other, binds=SMALL.get(name))
+    both(two_runs, name, "all", run_id="r1", other_run_id=other, binds=SMALL.get(name))
 
 
-@pytest.mark.parametrize("name", PLAIN if EVERYTHING else COMMITTEE)
+@pytest.mark.parametrize("name", COMMITTEE)
 def test_a_measure_of_a_real_lake(name):
     """Of 20 requests, since some measures compare every two."""
     both(Lake.open(os.environ["TRACER_READERS_LAKE"]), name, "all", requests=20)
