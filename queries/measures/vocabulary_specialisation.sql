@@ -3,9 +3,11 @@
 -- For each input token id, the share of its occurrences that chose the expert it chose most; the
 -- layer has the plain mean over ids, and the mean over their occurrences. Ids that occur less than
 -- $least_count times are left out: the largest share of few occurrences is large by chance. It is
--- larger than k / E by chance for all ids, so the null, which lets tokens exchange ids, is the
--- level to compare with. A least count of 1 is what OLMoE's layer plots have, 10 its lists of
--- tokens. Tokens whose ids are not known (-1) do not count.
+-- larger than k / E by chance for all ids, so the null, which lets the tokens of a request
+-- exchange ids, is the level to compare with: what a request or its domain chooses, whatever the
+-- id, is in it. An expert that every token chooses makes all shares 1. A least count of 1 is what
+-- OLMoE's layer plots have, 10 its lists of tokens. Tokens whose ids are not known (-1) do not
+-- count.
 --
 -- asks    Do tokens of the same id go to the same expert?
 -- source  OLMoE (arXiv 2409.02060) section 5, vocabulary specialisation for input ids
