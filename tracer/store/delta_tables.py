@@ -1,6 +1,7 @@
 """Single Delta tables of a lake: made, brought up to date, listed."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -44,6 +45,8 @@ PROPERTIES = {
 COMMIT_TRIES = 20
 # Of a commit that a server does not answer; each of them is many requests.
 _SILENT_TRIES = 3
+# Seconds in which it is tried again in any case: a server under load may be slow three times.
+_SILENT_FOR = 60.0
 
 _Answer = TypeVar("_Answer")
 
@@ -131,7 +134,7 @@ def until_committed(storage: Storage, attempt: Callable[[], _Answer]) -> _Answer
         CommitFailedError: others kept committing in between.
         OSError: the disk or the server refuses.
     """
-    silent = 0
+    silent, began = 0, time.monotonic()
     for _ in range(COMMIT_TRIES - 1):
         try:
             return attempt()
@@ -139,7 +142,8 @@ def until_committed(storage: Storage, attempt: Callable[[], _Answer]) -> _Answer
             continue
         except OSError:
             silent += 1
-            if not storage.is_remote or silent == _SILENT_TRIES:
+            over = silent >= _SILENT_TRIES and time.monotonic() - began > _SILENT_FOR
+            if over or not storage.is_remote:
                 raise
     return attempt()
 

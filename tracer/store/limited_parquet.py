@@ -76,7 +76,7 @@ def read_limited(
                 table = table.set_column(place, table.column_names[place], plain)
     except PageError as error:
         raise InputError(f"cannot read {path} as Parquet: {error}", _WRITE_AGAIN) from error
-    except (OSError, pa.ArrowException, MemoryError) as error:
+    except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path} as Parquet: {first_line(error)}") from error
     return table
 
