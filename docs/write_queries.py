@@ -19,7 +19,7 @@ BEGIN, END = "<!-- catalogue: made by `make docs` from queries/ -->", "<!-- end 
 # What a measure reads names its group: the first of these that it has.
 GROUPS = {
     "other_": "Two runs",
-    "router_weights": "Router matrices (recorded with `--router-weights`)",
+    "cosine_entries": "Router matrices (recorded with `--router-weights`)",
     "expert_logits": "Router logits (recorded with `--router-logits`)",
     "logit_entries": "Router logits (recorded with `--router-logits`)",
     "scoped_tokens": "Token ids",

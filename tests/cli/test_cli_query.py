@@ -156,7 +156,7 @@ def test_an_import_of_ids_alone_is_told(tracer, interchange):
 
 
 def test_what_the_run_did_not_record_names_the_option(tracer, lake, monkeypatch):
-    read = dataclasses.replace(measure_named("expert_load"), reads=("router_weights",))
+    read = dataclasses.replace(measure_named("expert_load"), reads=("cosine_entries",))
     monkeypatch.setattr("tracer.analysis.measures.run.measure_named", lambda name: read)
     tracer("query", "expert_load").failed(2, "run 'one' has no routers", "--router-weights")
 

@@ -19,7 +19,7 @@ IMPORTED = (
     "vllm.v1.engine.llm_engine",
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
-    "tracer.store.kernels",  # numba, in a state that vLLM can look through
+    "tracer.store.compiled",  # numba, in a state that vLLM can look through
 )
 
 

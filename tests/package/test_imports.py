@@ -42,8 +42,8 @@ LIBRARY_HOMES = {
     "deltalake": ("tracer.store",),
     "duckdb": ("tracer.analysis", "tracer.api"),
     "jinja2": ("tracer.report.html",),
-    "llvmlite": ("tracer.store.kernels",),
-    "numba": ("tracer.store.kernels",),
+    "llvmlite": ("tracer.store.compiled", "tracer.store.sum_kernels"),
+    "numba": ("tracer.store.compiled", "tracer.store.sum_kernels"),
     "numpy": (
         "tracer.analysis",
         "tracer.bench",

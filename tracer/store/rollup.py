@@ -1,7 +1,7 @@
 """Sums of choices: per request and phase (`usage`), per domain and phase (`usage_by_domain`).
 
 Made layer by layer from the arrays that become the rows of `routing`, after weights took their
-stored precision, so that rollups and rows agree. The loops are in ``tracer.store.kernels``.
+stored precision, so that rollups and rows agree. The loops are in ``tracer.store.sum_kernels``.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tracer.store.kernels import (
+from tracer.store.shard_rows import ShardRows
+from tracer.store.sum_kernels import (
     NUM_PHASES,
     DomainSums,
     RequestSums,
     gather_sums,
     sum_choices,
 )
-from tracer.store.shard_rows import ShardRows
 
 __all__ = ["PHASES", "DomainUsage", "RequestUsage", "Rollup"]
 

@@ -92,7 +92,7 @@ def test_a_scope_without_tokens_is_told(make_lake, request_of):
 def test_what_was_not_recorded_names_the_option(make_lake, request_of):
     lake = make_lake([request_of("q", "law", [{0: {0: 0.5, 1: 0.5}}])])
     con = connect(lake)
-    for relation, option in (("expert_logits", "--router-logits"), ("router_weights", "weights")):
+    for relation, option in (("expert_logits", "--router-logits"), ("cosine_entries", "weights")):
         with pytest.raises(InputError) as refused:
             make_inputs(con, [relation], Asked(lake.run(), "all", {}))
         assert option in refused.value.hint

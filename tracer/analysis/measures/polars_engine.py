@@ -117,7 +117,7 @@ def _expert_logits(made: Made) -> pl.LazyFrame:
 
 
 def _router_weights(made: Made) -> pl.LazyFrame:
-    """As ``queries/inputs/router_weights.sql``."""
+    """The router matrix of each layer, one row per weight."""
     place, width = pl.col("place"), pl.col("hidden_size")
     return (
         made["routers"]
@@ -179,6 +179,5 @@ _UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
     "expert_choices": _expert_choices,
     "expert_logits": _expert_logits,
     "experts": _experts,
-    "router_weights": _router_weights,
     "usage_entries": _usage_entries,
 }
