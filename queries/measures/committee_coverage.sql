@@ -19,6 +19,7 @@
 --         influence_density_equal_weight [the same if weights were equal]
 -- key     layer_id
 -- values  size, coverage, coverage_lift, influence_density
+-- jumps   size, coverage, coverage_lift, influence_density
 -- null    experts
 -- order   layer_id
 with rules as (

@@ -11,6 +11,7 @@ from tracer.analysis.measures.catalogue import Measure
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
 from tracer.analysis.measures.nulls import NULLS
 from tracer.analysis.measures.redraw import Redraw, drawn_requests
+from tracer.analysis.measures.widths import row_widening
 from tracer.analysis.sql import run_query
 
 __all__ = ["with_draws"]
@@ -62,12 +63,20 @@ def with_draws(
             progress(done, total)
         redraw.restore()
         found.append(values)
+    widened = row_widening(observed, measure.key, redraw.recorded("scoped_requests"), level)
     columns: dict[str, np.ndarray | pl.Series] = {}
     for column in observed.columns:
         columns[column] = observed[column]
         if column in measure.values:
             seen = observed[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
-            columns |= interval_columns(column, np.array(found[-1][column]), level)
+            columns |= interval_columns(
+                column,
+                seen,
+                np.array(found[-1][column]),
+                level,
+                widened=widened,
+                bounds=measure.bounds_of(column),
+            )
             if measure.null is not None:
                 drawn = np.array(found[0][column])
                 columns |= chance_columns(column, seen, drawn, level)
