@@ -55,6 +55,7 @@ def with_draws(
         values: dict[str, list[np.ndarray]] = {value: [] for value in measure.values}
         for _ in range(draws):
             draw(redraw, rng)
+            redraw.count_again()
             again = taken()
             for value, arrays in values.items():
                 arrays.append(aligned(observed, measure.key, again, value))
