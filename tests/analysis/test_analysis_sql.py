@@ -291,6 +291,6 @@ def test_query_names_are_the_files_of_the_folder():
     grouped = defaultdict(list)
     for name in every_query():
         grouped[name.rpartition("/")[0]].append(name)
-    folders = {"audit", "bootstrap", "inputs", "inputs/spark", "measures", "scope"}
+    folders = {"audit", "inputs", "inputs/spark", "measures", "scope"}
     folders |= {"verify", "views"}
     assert set(grouped) == {"", *folders}

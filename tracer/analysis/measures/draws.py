@@ -54,6 +54,7 @@ def with_draws(
             rng = np.random.default_rng([seed, number])
             for done in range(draws):
                 draw(redraw, rng)
+                redraw.count_again()
                 again = _taken(con, measure, binds)
                 for value, arrays in found[number].items():
                     arrays.append(aligned(observed, measure.key, again, value))
