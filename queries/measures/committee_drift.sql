@@ -3,8 +3,9 @@
 -- Committees are those of `committee`, of each run by itself: experts that at least the share
 -- min_presence of domains lists among its first, and that no other beats in rank mean and rank
 -- variance. The Jaccard index is the share of the members of either that are members of both, 1 for
--- the same committee. Lists are short, so it moves in steps; the null exchanges the runs of whole
--- requests and says how small it becomes by the choice of requests alone.
+-- the same committee. Lists are short, so it moves in steps; the null, two samples of this run's
+-- requests, says how small it becomes by the choice of requests alone. (To exchange the runs of
+-- requests would mix two committees into two that are alike in neither.)
 --
 -- asks    Does the standing committee stay the same from one run to another?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 8 to 12, of two runs; the index is our choice
@@ -17,7 +18,7 @@
 --         jaccard [share of all members that are of both]
 -- key     layer_id
 -- values  jaccard
--- null    runs
+-- null    one_model
 -- order   layer_id
 with rules as (
     select case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth, top_k
