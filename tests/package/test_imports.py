@@ -66,7 +66,11 @@ LIBRARY_HOMES = {
     ),
     "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
-    "pydantic": ("tracer.workflow.job_file",),
+    "pydantic": (
+        "tracer.workflow.job_file",
+        "tracer.workflow.job_load",
+        "tracer.workflow.job_steps",
+    ),
     "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
@@ -80,7 +84,7 @@ LIBRARY_HOMES = {
     ),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
-    "yaml": ("tracer.workflow.job_file",),
+    "yaml": ("tracer.workflow.job_load",),
     "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
 
