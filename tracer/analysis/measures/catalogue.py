@@ -73,6 +73,8 @@ class Column:
         """
         if match := _RANGE.search(self.unit):
             return float(match[1]), float(match[2]) / float(match[3] or 1)
+        if "0 or less" in self.unit:
+            return -math.inf, 0.0
         if _DIFFERENCE.search(self.unit):
             return -math.inf, math.inf
         if "cosine" in self.unit or "Spearman" in self.unit:

@@ -87,6 +87,13 @@ def draw_notes(measure: Measure, frame: pl.DataFrame, draws: int, seed: int) -> 
     if not draws or not measure.values or frame.is_empty():
         return []
     notes = [f"intervals are from {draws:,} draws of requests (seed {seed}), {_kind(measure)}."]
+    sure = [value for value in measure.values if value not in measure.jumps]
+    alone = [pl.col(v).is_not_null() & pl.col(f"{v}_low").is_nan() for v in sure]
+    if alone and (rows := frame.filter(pl.any_horizontal(alone)).height):
+        notes.append(
+            f"{rows:,} of {frame.height:,} rows have no interval: each of their domains has one"
+            " request, or no draw has the row."
+        )
     for value in measure.values if measure.null else ():
         p, chance = pl.col(f"{value}_p"), pl.col(f"{value}_chance")
         there = pl.col(value).is_not_null() & chance.is_not_nan()
