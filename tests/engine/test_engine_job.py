@@ -19,7 +19,7 @@ datasets: [{dataset: demo, limit: 48}]
 lake: lake
 every: day
 options: {max_tokens: 4}
-engine: [--enforce-eager, --max-num-seqs, "16"]
+engine: [--enforce-eager, --max-num-seqs, "8"]
 audit: {output: "{run_id}.json", draws: 0}
 drift:
   draws: 19
@@ -54,7 +54,7 @@ def captures(summary):
 
 def test_a_job_is_killed_resumed_repeated_and_finds_another_model(job, tmp_path):
     dies = tmp_path / "dies.py"
-    dies.write_text(dies_after_two_commits(shard_choices=4000))
+    dies.write_text(dies_after_two_commits(shard_choices=1000))
     night = ("--period", NIGHTS[0])
     assert job("run", *night, code=dies)[0] == -signal.SIGKILL
 

@@ -18,7 +18,6 @@ from tracer.capture.known_settings import differs
 from tracer.errors import InputError, LakeBusyError, NotALakeError, TracerError, UnknownRunError
 from tracer.store.lake import Lake
 from tracer.store.lake_location import open_storage
-from tracer.store.storage import Lock
 from tracer.workflow.capture import capture_dataset
 from tracer.workflow.job_combination import (
     Combination,
@@ -37,6 +36,8 @@ __all__ = [
     "CombinationResult",
     "accept_run",
     "capture_run",
+    "hold_combination",
+    "judge_run",
     "look_at_run",
     "run_combination",
     "run_job",
@@ -98,13 +99,7 @@ def run_job(
     Lake.check_usable(target)
     with contextlib.ExitStack() as stack:
         for combination in wanted:
-            try:
-                stack.enter_context(_lock(target, combination))
-            except LakeBusyError as error:
-                raise InputError(
-                    f"job {job.name!r} is at work on {combination.title} already",
-                    "wait for it; started again it does only what is left.",
-                ) from error
+            hold_combination(target, combination, stack)
         results = [
             run_combination(job, combination, target, verbose=verbose, note=note)
             for combination in wanted
@@ -200,27 +195,35 @@ def look_at_run(
     Raises:
         TracerError: of any kind a step raises.
     """
-    steps = steps_of(run)
-    if run.record.good and any(why_to_do(step, run.record) for step in steps):
-        run.record.good = False  # until the steps have passed again
-        run.records.save(run.record)
-    for step in steps:
+    for step in steps_of(run):
         note(f"{run.combination.title}: {step.name}")
-        found = take_step(run, step)
-        result.steps[step.name] = found
-        if not found["passed"]:
-            result.breaches.append(f"{step.name}: {found['why']}")
-    accepted = bool(run.record.steps.get("accepted"))
-    good = not result.breaches or accepted
-    if run.record.good != good:
-        run.record.good = good
-        run.records.save(run.record)
-    result.good = good
-    if not good:
+        result.steps[step.name] = take_step(run, step)
+    result.good, result.breaches = judge_run(run)
+    if not result.good:
         result.status, result.exit_code = "breached", BREACH
     if run.job.retention is not None:
         note(f"{run.combination.title}: retention")
         result.steps["retention"] = remove_old_runs(run, run.job.retention)
+
+
+def judge_run(run: JobRun) -> tuple[bool, list[str]]:
+    """Call the run good if every step passed or somebody accepted it; what did not pass in words.
+
+    Raises:
+        InputError: a step is not done.
+    """
+    breaches = []
+    for step in steps_of(run):
+        if why_to_do(step, run.record):
+            raise InputError(f"{step.name} of run {run.run_id!r} is not done", "run it first.")
+        found = run.record.steps[step.name]["result"]
+        if not found["passed"]:
+            breaches.append(f"{step.name}: {found['why']}")
+    good = not breaches or "accepted" in run.record.steps
+    if run.record.good != good:
+        run.record.good = good
+        run.records.save(run.record)
+    return good, breaches
 
 
 def accept_run(job: JobFile, run_id: str, lake_path: Path | str | None = None) -> None:
@@ -245,10 +248,23 @@ def accept_run(job: JobFile, run_id: str, lake_path: Path | str | None = None) -
     records.save(record)
 
 
-def _lock(target: Path | str, combination: Combination) -> contextlib.AbstractContextManager[Lock]:
-    """The lock of a combination of this job; it ends with the process."""
+def hold_combination(
+    target: Path | str, combination: Combination, stack: contextlib.ExitStack
+) -> None:
+    """Hold the lock of a combination of this job until ``stack`` or the process ends.
+
+    Raises:
+        InputError: another start of the job has it.
+    """
     name = f"{combination.job}.{combination.model}.{combination.dataset}"
-    return open_storage(target).locked(f"_tracer/locks/{name}.job-lock", name)
+    lock = open_storage(target).locked(f"_tracer/locks/{name}.job-lock", name)
+    try:
+        stack.enter_context(lock)
+    except LakeBusyError as error:
+        raise InputError(
+            f"job {combination.job!r} is at work on {combination.title} already",
+            "wait for it; started again it does only what is left.",
+        ) from error
 
 
 def _fail(result: CombinationResult, message: str, hint: str | None, exit_code: int) -> None:

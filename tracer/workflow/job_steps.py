@@ -154,7 +154,8 @@ def take_step(run: JobRun, step: Step) -> dict[str, Any]:
     """
     if why_to_do(step, run.record) is None:
         return {"status": "skipped", **run.record.steps[step.name]["result"]}
-    if run.record.steps.pop(step.name, None) is not None:
+    if run.record.steps.pop(step.name, None) is not None or run.record.good:
+        run.record.good = False  # until it is judged again
         run.records.save(run.record)
     result = step.work()
     if step.output is not None:
