@@ -18,7 +18,17 @@ BASE = (
     "tracer.files",
     "tracer.domain_map",
 )
-STAGES = ("analysis", "bench", "capture", "datasets", "demo", "report", "store", "workflow")
+STAGES = (
+    "analysis",
+    "bench",
+    "capture",
+    "datasets",
+    "demo",
+    "live",
+    "report",
+    "store",
+    "workflow",
+)
 
 # What the modules of a stage may import beside base and themselves, at any level. The package
 # itself holds the version only.
@@ -29,6 +39,7 @@ STAGE_IMPORTS = {
     "datasets": (),
     "demo": ("tracer.datasets.prompts",),
     "capture": ("tracer.store", "tracer.datasets.options"),
+    "live": ("tracer.capture", "tracer.store"),
     "bench": ("tracer.capture", "tracer.demo", "tracer.store"),
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
@@ -66,7 +77,7 @@ LIBRARY_HOMES = {
     ),
     "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
-    "pydantic": ("tracer.workflow.job_file",),
+    "pydantic": ("tracer.live.config", "tracer.workflow.job_file"),
     "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
@@ -80,7 +91,7 @@ LIBRARY_HOMES = {
     ),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture"),
-    "yaml": ("tracer.workflow.job_file",),
+    "yaml": ("tracer.live.config", "tracer.workflow.job_file"),
     "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
 
