@@ -38,7 +38,13 @@ STAGE_IMPORTS = {
     "report": (),
     "datasets": (),
     "demo": ("tracer.datasets.prompts",),
-    "capture": ("tracer.store", "tracer.datasets.options"),
+    # The plugin, which vLLM loads from one place, hands a server's processes on.
+    "capture": (
+        "tracer.store",
+        "tracer.datasets.options",
+        "tracer.live.plugin",
+        "tracer.live.worker",
+    ),
     "live": ("tracer.capture", "tracer.store"),
     "bench": ("tracer.capture", "tracer.demo", "tracer.store"),
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),

@@ -43,10 +43,10 @@ def live_run_ids(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 def _name_of(row: Mapping[str, Any]) -> str | None:
     try:
-        options = json.loads(row["options"] or "{}")
-        return options.get("live", {}).get("name")
+        name = json.loads(row["options"] or "{}").get("live", {}).get("name")
     except (ValueError, AttributeError):
         return None
+    return name if isinstance(name, str) else None
 
 
 @dataclass(slots=True)

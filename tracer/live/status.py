@@ -83,7 +83,8 @@ class Counts:
 
     def drop(self, reason: str, requests: int = 1) -> None:
         """Count chosen requests that will not be in the lake."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + requests
+        if requests:
+            self.dropped[reason] = self.dropped.get(reason, 0) + requests
 
     def refuse_value(self, reason: str) -> None:
         """Count a value of a request that was not taken."""

@@ -182,9 +182,8 @@ class LiveCapture:
         return period_of(seconds, self._config.run_hours)
 
     def _drop(self, reason: str, requests: int) -> None:
-        if requests:
-            with self._lock:
-                self._counts.drop(reason, requests)
+        with self._lock:
+            self._counts.drop(reason, requests)
 
     def _forget(self, request_id: str) -> None:
         if self._intake is not None:
