@@ -50,6 +50,7 @@ def test_a_status_is_current_while_its_worker_lives_and_writes():
     ended.wait()
     assert not Counts(updated_at=now, pid=ended.pid).is_current
     assert Counts(updated_at=now, pid=ended.pid, host="another").is_current
+    assert Counts(updated_at=now, pid=ended.pid, pid_space="pid:[1]").is_current
     assert Counts(updated_at=now, pid=10**30).is_current
 
 

@@ -40,6 +40,13 @@ _MOST_REASONS = 64
 _MOST_ID = 64
 
 
+def _pid_space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no file is there
+    except OSError:
+        return ""
+
+
 @dataclass(slots=True)
 class Counts:
     """One worker's capture since its server started. Counts never fall; sizes are of now.
@@ -54,6 +61,7 @@ class Counts:
     recording: whether new requests are recorded; rate: that holds now
     control_id: of the last command that was obeyed; config: its public part
     last_error: of writing or reading a command; started_at, updated_at: UNIX time
+    pid_space: in which ``pid`` means something: containers of a pod share a host name, not this
     """
 
     seen: int = 0
@@ -75,6 +83,7 @@ class Counts:
     updated_at: float = 0.0
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    pid_space: str = field(default_factory=_pid_space)
     config: dict[str, Any] = field(default_factory=dict)
 
     def leave_out(self, reason: str) -> None:
@@ -122,7 +131,7 @@ class Counts:
         """Whether its worker is there and answers, as far as can be told from here."""
         if abs(time.time() - self.updated_at) > STALE_SECONDS:
             return False
-        if self.host != socket.gethostname():
+        if (self.host, self.pid_space) != (socket.gethostname(), _pid_space()):
             return True
         try:
             os.kill(self.pid, 0)
