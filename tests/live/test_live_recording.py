@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs vLLM: make setup")
 
-from tests.live.traffic import LAYERS, TOP_K, Traffic, expert_of  # noqa: E402
-from tracer.store.lake import Lake  # noqa: E402
+from tests.live.traffic import LAYERS, TOP_K, Traffic, expert_of
+from tracer.store.lake import Lake
 
 
 @pytest.fixture

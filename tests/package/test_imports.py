@@ -46,7 +46,7 @@ STAGE_IMPORTS = {
         "tracer.live.worker",
     ),
     "live": ("tracer.capture", "tracer.store"),
-    "bench": ("tracer.capture", "tracer.demo", "tracer.store"),
+    "bench": ("tracer.capture", "tracer.demo", "tracer.live", "tracer.store"),
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
     "api": ("tracer.analysis", "tracer.store"),
@@ -56,8 +56,9 @@ STAGE_IMPORTS = {
 LIBRARY_HOMES = {
     "click": ("tracer.cli",),
     "datasets": ("tracer.datasets.hub",),
-    "deltalake": ("tracer.store",),
+    "deltalake": ("tracer.live.writer", "tracer.store"),
     "duckdb": ("tracer.analysis", "tracer.api"),
+    "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
     "jinja2": ("tracer.report.html",),
     "llvmlite": ("tracer.store.compiled", "tracer.store.sum_kernels"),
     "numba": ("tracer.store.compiled", "tracer.store.sum_kernels"),
@@ -66,12 +67,13 @@ LIBRARY_HOMES = {
         "tracer.bench",
         "tracer.capture",
         "tracer.demo",
+        "tracer.live",
         "tracer.store",
     ),
     "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
-    "psutil": ("tracer.capture.engine_setup",),
+    "psutil": ("tracer.bench.serve_process", "tracer.capture.engine_setup"),
     "pyarrow": (
         "tracer.bench.bare_files",
         "tracer.bench.floor",
@@ -96,7 +98,7 @@ LIBRARY_HOMES = {
         "tracer.store.sglang_records",
     ),
     "triton": ("tracer.capture.pack_kernel",),
-    "vllm": ("tracer.bench", "tracer.capture"),
+    "vllm": ("tracer.bench", "tracer.capture", "tracer.live"),
     "yaml": ("tracer.live.config", "tracer.workflow.job_file"),
     "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
@@ -104,7 +106,8 @@ LIBRARY_HOMES = {
 # Libraries of an extra: only these modules may import them when they are loaded themselves.
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
-    "psutil": (),
+    "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
+    "psutil": ("tracer.bench.serve_process",),
     "py4j": (),
     "pyspark": (),
     "resvg_py": (),
