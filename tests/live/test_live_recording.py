@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs vLLM: make setup")
 
-from tests.live.traffic import LAYERS, TOP_K, Traffic, expert_of  # noqa: E402
-from tracer.store.lake import Lake  # noqa: E402
+from tests.live.traffic import LAYERS, TOP_K, Traffic, expert_of
+from tracer.store.lake import Lake
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_full_ring_loses_whole_requests_and_serving_goes_on(traffic, tmp_path)
 def test_memory_is_bounded_while_the_lake_cannot_be_written(traffic, tmp_path):
     """The lake is a file at first: batches wait, new requests are dropped, then all is written."""
     (tmp_path / "lake").write_text("in the way")
-    one = traffic(queue_mb=1, seal_seconds=0.001)
+    one = traffic(queue_mb=1, seal_seconds=0.5)
     prompt = [number % 50 for number in range(60)]
     most = 0
     for number in range(700):

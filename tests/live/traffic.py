@@ -90,9 +90,7 @@ class Traffic:
         self.errors = []
         self.buffer = RoutingBuffer.allocate(FORMAT, MAX_ROWS, torch.device("cpu"))
         self.drain = Drain(FORMAT.row_bytes, MAX_ROWS, torch.device("cpu"), slots=ring_slots)
-        self.runs = LiveRuns(
-            self.config, row or RUN_ROW, {}, lambda: dict(self.counts.dropped)
-        )
+        self.runs = LiveRuns(self.config, row or RUN_ROW, {}, lambda: dict(self.counts.dropped))
         self.writer = LakeWriter(
             self.config,
             self.runs,
@@ -112,7 +110,7 @@ class Traffic:
             period_of=lambda seconds: period_of(seconds, self.config.run_hours),
             wake_rows=MAX_ROWS,
             drop=self.counts.drop,
-            forget=lambda name: self.intake.forget(name),
+            forget=lambda name: self.intake.forget(name),  # noqa: PLW0108 - made below
             failed=self.errors.append,
             clock=lambda: self.now,
         )

@@ -20,8 +20,10 @@ from tracer.live.metrics import register_metrics
 
 __all__ = ["STOP_SECONDS", "register_live"]
 
-# vLLM kills its engine at once when the server ends; so long it waits for the last rows instead.
-STOP_SECONDS = 15.0
+# When a server ends, vLLM kills its engine at once, and a worker after some seconds. So long they
+# wait for the last rows instead; who is done is not waited for.
+STOP_SECONDS = 20.0
+_WORKER_VARIABLE = "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"
 
 _logger = logging.getLogger("vllm.moe_tracer")
 
@@ -49,6 +51,7 @@ def register_live() -> None:
         return create(arguments, *args, **kwargs)
 
     EngineArgs.create_engine_config = create_engine_config
+    os.environ.setdefault(_WORKER_VARIABLE, str(int(STOP_SECONDS) - 5))
     tell_endings(Scheduler)
     mark_stop_texts(OutputProcessor)
     _give_time_to_stop(utils)

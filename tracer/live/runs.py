@@ -14,7 +14,7 @@ from typing import Any
 
 from tracer.errors import LakeBusyError, TracerError
 from tracer.live.config import LiveConfig
-from tracer.store.commit import recover
+from tracer.store.commit import next_batch, recover
 from tracer.store.lake import Lake, utc_now
 from tracer.store.parquet_files import ShardFile
 from tracer.store.run_writer import RunWriter
@@ -100,6 +100,7 @@ class LiveRuns:
         self._tally = tally
         self._told: dict[str, int] = {}
         self._looked = False
+        self._period, self._number = "", 0
         self.current: LiveRun | None = None
 
     def of(self, period: str) -> LiveRun:
@@ -120,7 +121,9 @@ class LiveRuns:
 
     def _begin(self, lake: Lake, period: str) -> LiveRun:
         lake.add_columns()
-        for number in range(1, _MOST_NUMBERS):
+        # Not again what this process called one that was deleted since.
+        first = self._number + 1 if period == self._period else 1
+        for number in range(first, first + _MOST_NUMBERS):
             run_id = f"{self._config.name}-{period}" + (f"-{number}" if number > 1 else "")
             held = lake.writing(run_id)
             try:
@@ -144,7 +147,9 @@ class LiveRuns:
                 shards = ShardWriter(
                     lake.storage, run_id, row["num_experts"], row["weight_precision"]
                 )
-                target = RunWriter(lake, run_id, frozenset(), 0, lock)
+                # One that was deleted may have had this name: its batches keep their numbers.
+                target = RunWriter(lake, run_id, frozenset(), next_batch(lake, run_id), lock)
+                self._period, self._number = period, number
                 return LiveRun(period, row, target, shards, lock, held)
             except BaseException:
                 held.__exit__(None, None, None)

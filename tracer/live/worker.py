@@ -238,8 +238,11 @@ class LiveCapture:
         if self._stop_watching is not None:
             self._stop_watching()
         if self._recorder is not None and self._writer is not None:
+            began = time.monotonic()
             self._recorder.close()
-            if not self._writer.close(STOP_SECONDS - 3):
+            if self._writer.close(STOP_SECONDS - 8):
+                _logger.info("moe-tracer: run closed in %.1f s", time.monotonic() - began)
+            else:
                 _logger.error("moe-tracer: the last rows could not be written in time")
         self._counts.recording = False
         self._write_status()
