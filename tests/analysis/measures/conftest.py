@@ -15,6 +15,7 @@ from tracer.analysis.measures.chance import interval_columns
 from tracer.analysis.measures.run import Settings, run_measure
 
 NUM_EXPERTS, TOP_K, LAYERS = 8, 2, (1, 2, 5)
+TOP_M = 4  # recorded candidates
 NEVER = 7  # an expert that is never chosen
 SIZES = {"law": 9, "math": 5, "poems": 2}  # requests of each domain
 
@@ -139,7 +140,8 @@ def made(request, make_lake):
     routers = {
         layer: rng.normal(size=(NUM_EXPERTS, 4)).astype(np.float32).tolist() for layer in LAYERS
     }
-    return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K, routers=routers), requests
+    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K, "top_m": TOP_M}
+    return make_lake(requests, routers=routers, **shape), requests
 
 
 @pytest.fixture
@@ -154,7 +156,8 @@ def pair(made, make_lake, together):
     others[place].token_ids = list(others[place].token_ids)
     others[place].token_ids[len(others[place].prompt)] = 99
     others[1] = replace(others[1], request_id="law-new")
-    second = make_lake(others, num_experts=NUM_EXPERTS, top_k=TOP_K, run_id="r2")
+    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K, "top_m": TOP_M}
+    second = make_lake(others, run_id="r2", **shape)
     return together(lake, second), requests, others
 
 

@@ -132,3 +132,13 @@ def test_false_findings_are_as_rare_as_said(rows):
         every += (adjusted_probability(made[0], made[1:]) <= 0.05).any()
     assert 0.032 < single / 4000 < 0.048
     assert 0.041 < every / 4000 < 0.059
+
+
+def test_a_result_without_rows_has_all_columns(make_lake, request_of, take):
+    """One domain overlaps with no other: the columns, in order and type, are those of two."""
+    one, two = (request_of(name, name, [{3: {0: 0.6, 1: 0.4}}]) for name in ("a", "b"))
+    empty = take(make_lake([one]), "domain_overlap", draws=3)
+    some = take(make_lake([one, two], folder="two"), "domain_overlap", draws=3)
+    assert (empty.height, some.height) == (0, 1)
+    assert empty.schema == some.schema
+    assert {"jaccard_low", "jaccard_chance", "jaccard_p_adjusted"} <= set(empty.columns)

@@ -6,7 +6,8 @@ line, which may go on in indented lines:
     asks    the question that it answers
     source  where the formula is from (optional)
     reads   relations, of ``queries/inputs`` or with ``other_`` before them of a second run
-    binds   $name = default: meaning; or none
+    binds   $name = default: meaning; or none. A default that others may stand for has them behind
+            it: $name = "a" or "b": meaning
     yields  columns, [unit] behind them
     key     the columns that tell rows apart
     values  the columns that get chance levels and intervals
@@ -45,11 +46,15 @@ _NO_NULL = "none: "
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A parameter of a measure; its default is text or a number."""
+    """A parameter of a measure; its default is text or a number.
+
+    choices: all that it may be, the default first; empty where anything of its type will do
+    """
 
     name: str
     default: Any
     doc: str
+    choices: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ class Measure:
         """Values of all binds.
 
         Raises:
-            InputError: one that the measure does not have.
+            InputError: one that the measure does not have, or a value that it cannot take.
         """
         known = {bind.name: bind.default for bind in self.binds}
         if unknown := given.keys() - known.keys():
@@ -126,6 +131,12 @@ class Measure:
                 f"measure {self.name!r} has no option {min(unknown)!r}",
                 f"there are: {', '.join(known)}." if known else "it has none.",
             )
+        for bind in self.binds:
+            if bind.choices and given.get(bind.name, bind.default) not in bind.choices:
+                raise InputError(
+                    f"measure {self.name!r} has no {bind.name} {given[bind.name]!r}",
+                    f"there are: {', '.join(map(str, bind.choices))}.",
+                )
         return {**known, **given}
 
 
@@ -184,7 +195,11 @@ def _names(text: str) -> tuple[str, ...]:
 def _binds(text: str) -> tuple[Bind, ...]:
     found = re.split(r"\s+(?=\$\w+ = )", text)
     return tuple(
-        Bind(match[1], json.loads(match[2]), match[3])
+        _bind(match[1], [json.loads(value) for value in match[2].split(" or ")], match[3])
         for part in found
         if (match := _BIND.fullmatch(part))
     )
+
+
+def _bind(name: str, values: list[Any], doc: str) -> Bind:
+    return Bind(name, values[0], doc, tuple(values) if len(values) > 1 else ())
