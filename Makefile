@@ -5,6 +5,7 @@
 # make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
+# make test-dagster   job files as Dagster's assets, checks and schedule, by a real daemon
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
@@ -32,7 +33,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-dagster test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -118,6 +119,15 @@ test-readers: .venv-readers/.moe-tracer-setup
 	TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
 		.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/readers
 
+.venv-dagster/.moe-tracer-setup: Makefile pyproject.toml | setup
+	test -x .venv-dagster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-dagster
+	$(UV) pip install --quiet --python .venv-dagster/bin/python 'pytest>=8.3' -e '.[dagster]'
+	touch $@
+
+# What it asks for need not go with what vLLM asks for.
+test-dagster: .venv-dagster/.moe-tracer-setup
+	.venv-dagster/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/dagster_job
+
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),python3) -m pytest tests/gpu
@@ -149,4 +159,4 @@ lock: pyproject.toml
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
 clean:
-	rm -rf .venv .venv-0.30 .venv-readers .uv lake demo-model report.html build dist
+	rm -rf .venv .venv-0.30 .venv-readers .venv-dagster .uv lake demo-model report.html build dist
