@@ -3,7 +3,7 @@
 import math
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,10 @@ def _measure(choices: int, rounds: int, folder: Path) -> QueryCost:
 
     requests = drawn_requests()
     units = [_units(requests.layer(layer_id)) for layer_id in run["moe_layers"]]
-    alike = {"alike": most_alike, "alike_numpy": lambda: nearest_in_memory(units)}
+    alike: dict[str, Callable[[], Any]] = {
+        "alike": most_alike,
+        "alike_numpy": lambda: nearest_in_memory(units),
+    }
     # Before anything else asks for much: memory that was held once is not always given back.
     peaks = {mode: peak_bytes(turn) for mode, turn in (alike | pairs).items()}
     _same_pairs(pairs["pairs"](), pairs["pairs_numpy"](), batches)
