@@ -25,6 +25,7 @@ GROUPS = {
     "logit_entries": "Router logits (recorded with `--router-logits`)",
     "scoped_tokens": "Token ids",
     "routed_tokens": "Choices of every token",
+    "expert_pairs": "Choices of every token",
     "expert_choices": "Choices of every token",
     "budget_usage": "Choices of every token",
     "": "Sums of choices per request",

@@ -26,6 +26,7 @@
 --         retained_closed_form [for experts at random]
 -- key     layer_id, budget
 -- values  size, retained
+-- jumps   size, retained
 -- null    experts
 -- order   layer_id, budget
 with domains as (

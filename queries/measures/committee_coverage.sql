@@ -23,6 +23,7 @@
 --         influence_density_equal_weight [density if weights were equal]
 -- key     layer_id
 -- values  size, coverage, coverage_lift, inverse_density
+-- jumps   size, coverage, coverage_lift, inverse_density
 -- null    experts
 -- order   layer_id
 with rules as (

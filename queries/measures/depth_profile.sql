@@ -27,11 +27,13 @@
 --         coverage_lift [coverage over it], influence_density [member share over other's],
 --         inverse_density [other's share over member's], eci_distance [0 to 1],
 --         jaccard_mean [shared over listed by any],
---         jaccard_closed_form [mean over random lists], gini [0 = equal experts],
+--         jaccard_closed_form [mean over random lists], gini [0 to 1, 0 = equal experts],
 --         gini_listed [the same, listed ECI alone], gini_listed_equal [1 - k / E]
 -- key     layer_id
 -- values  num_candidates, size, rank_mean, rank_var, coverage, coverage_lift, inverse_density,
 --         eci_distance, jaccard_mean, gini, gini_listed
+-- jumps   num_candidates, size, rank_mean, rank_var, coverage, coverage_lift, inverse_density,
+--         jaccard_mean, gini_listed
 -- null    experts
 -- order   layer_id
 with rules as (

@@ -19,7 +19,7 @@
 -- binds   $rank_cutoff = 0: how deep each domain's list goes; 0 takes the run's top-k.
 -- yields  layer_id, vector [loads, contributions or listed],
 --         num_least [experts, those with the least], share_of_experts [of E],
---         share [of what the layer holds], share_equal [if the experts were equal]
+--         share [share of what the layer holds], share_equal [if the experts were equal]
 -- key     layer_id, vector, num_least
 -- values  share
 -- null    uniform

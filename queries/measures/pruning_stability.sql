@@ -19,6 +19,7 @@
 --         jaccard_closed_form [of two random sets]
 -- key     layer_id, sample_size
 -- values  jaccard
+-- jumps   jaccard
 -- null    uniform
 -- order   layer_id, sample_size
 with origins as (

@@ -22,7 +22,7 @@
 --         same_id_by_ids [the same, each id's mean counting once],
 --         different_id [mean share of k], difference [same_id less different_id],
 --         closed_form [k / E], num_compared [tokens that the Jaccard index is taken of],
---         same_id_jaccard [mean of shared over chosen by either],
+--         same_id_jaccard [mean Jaccard index],
 --         different_id_jaccard [the same, of different ids],
 --         jaccard_closed_form [of two even, independent choices]
 -- key     layer_id

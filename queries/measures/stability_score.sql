@@ -18,6 +18,7 @@
 --         score [num_domains x eci_mean], member [boolean]
 -- key     layer_id, expert_id
 -- values  num_domains, eci_mean, eci_std, score
+-- jumps   num_domains, eci_mean, eci_std, score
 -- null    experts
 -- order   layer_id, score descending, expert_id
 with rules as (

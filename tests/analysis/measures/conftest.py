@@ -11,6 +11,7 @@ import pytest
 
 from tests.analysis.conftest import FilesLake, Request
 from tracer.analysis.measures import draws
+from tracer.analysis.measures.chance import interval_columns
 from tracer.analysis.measures.run import Settings, run_measure
 
 NUM_EXPERTS, TOP_K, LAYERS = 8, 2, (1, 2, 5)
@@ -249,6 +250,7 @@ def planted(make_lake):
 def copied(monkeypatch):
     """Lets the bootstrap draw requests 0, 0, 0, 1, 2, ... of each domain, in the order of ids.
 
+    Intervals are plain percentiles, so that the interval of one draw is the draw's value.
     Returns a function that gives their places, for requests in that order with these domains.
     """
 
@@ -265,5 +267,9 @@ def copied(monkeypatch):
         ids = [f"{origin}#{number}" for number, origin in enumerate(chosen["origin"])]
         redraw.put("scoped_requests", chosen.with_columns(request_id=pl.Series(ids)))
 
+    def plain(name, observed, drawn, level, **options):
+        return interval_columns(name, observed, drawn, level, **{**options, "bounds": None})
+
     monkeypatch.setattr(draws, "drawn_requests", drawn)
+    monkeypatch.setattr(draws, "interval_columns", plain)
     return places

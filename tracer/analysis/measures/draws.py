@@ -9,8 +9,10 @@ import polars as pl
 
 from tracer.analysis.measures.catalogue import Measure
 from tracer.analysis.measures.chance import aligned, chance_columns, interval_columns
+from tracer.analysis.measures.inputs import frame_of
 from tracer.analysis.measures.nulls import NULLS
 from tracer.analysis.measures.redraw import Redraw, drawn_requests
+from tracer.analysis.measures.widths import row_widening
 from tracer.analysis.sql import run_query
 
 __all__ = ["with_draws"]
@@ -54,12 +56,15 @@ def with_draws(
             rng = np.random.default_rng([seed, number])
             for done in range(draws):
                 draw(redraw, rng)
+                redraw.count_again()
                 again = _taken(con, measure, binds)
                 for value, arrays in found[number].items():
                     arrays.append(aligned(observed, measure.key, again, value))
                 progress(number * draws + done + 1, draws * len(kinds))
             redraw.restore()
-    return _with_columns(observed, measure, found, level)
+    requests = frame_of(con, "scoped_requests")
+    widened = row_widening(observed, measure.key, requests, level)
+    return _with_columns(observed, measure, found, level, widened)
 
 
 def _taken(con: duckdb.DuckDBPyConnection, measure: Measure, binds: dict[str, Any]) -> pl.DataFrame:
@@ -71,6 +76,7 @@ def _with_columns(
     measure: Measure,
     found: Sequence[dict[str, list[np.ndarray]]],
     level: float,
+    widened: np.ndarray,
 ) -> pl.DataFrame:
     """Adds what the draws say; ``found``: of the null, if there is one, and of new requests."""
     columns: dict[str, np.ndarray | pl.Series] = {}
@@ -78,7 +84,14 @@ def _with_columns(
         columns[column] = observed[column]
         if column in measure.values:
             seen = observed[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
-            columns |= interval_columns(column, np.array(found[-1][column]), level)
+            columns |= interval_columns(
+                column,
+                seen,
+                np.array(found[-1][column]),
+                level,
+                widened=widened,
+                bounds=measure.bounds_of(column),
+            )
             if measure.null is not None:
                 drawn = np.array(found[0][column])
                 columns |= chance_columns(column, seen, drawn, level)

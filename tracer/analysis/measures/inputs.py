@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from tracer.analysis.measures.pairs import expert_pairs
 from tracer.analysis.sql import query_text
 from tracer.errors import InputError
 from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
@@ -23,6 +24,7 @@ from tracer.schema import TABLES, query_path
 __all__ = [
     "OTHER",
     "Asked",
+    "count_again",
     "frame_of",
     "has_gate_weights",
     "make_inputs",
@@ -42,6 +44,8 @@ _OPTIONS = {
     "routers": "--router-weights",
     "candidates": "--top-m",
 }
+# Relations that are counted in arrays instead of by their texts.
+_COUNTED = {"expert_pairs": expert_pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ def make_inputs(
                 lengths = one_row(con, "template_lengths", prefix)
                 row |= dict(zip(("template_prefix", "template_suffix"), lengths, strict=True))
                 replace(con, f"{prefix}asked", pl.DataFrame([row]))
+        elif name in _COUNTED:
+            replace(con, f"{prefix}{name}", _COUNTED[name](con, prefix))
         elif keep and name.endswith("_entries") and (prefix + name in read or _drawn(name, names)):
             con.execute(f"create or replace temp table {prefix}{name} as\n{text}")
         else:
@@ -141,6 +147,19 @@ def make_inputs(
 def _drawn(name: str, names: Iterable[str]) -> bool:
     """Whether draws of a relation are seen: others than sums, which are held too, read it."""
     return any(name in _reads(other) for other in names if not other.endswith("_entries"))
+
+
+def count_again(con: duckdb.DuckDBPyConnection, made: Collection[str]) -> None:
+    """Count what is counted in arrays anew, after other relations were put in their places.
+
+    Args:
+        con: with the relations.
+        made: names of all tables on it.
+    """
+    for prefix in ("", OTHER):
+        for name, count in _COUNTED.items():
+            if f"{prefix}{name}" in made:
+                replace(con, f"{prefix}{name}", count(con, prefix))
 
 
 def one_row(con: duckdb.DuckDBPyConnection, name: str, prefix: str = "") -> tuple[int, ...]:

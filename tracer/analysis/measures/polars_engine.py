@@ -6,12 +6,14 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from tracer.analysis.measures.engines import Points
+from tracer.analysis.measures.pairs import PairCounts
 from tracer.errors import InputError, first_line
 from tracer.schema import arrow_schema
 
 __all__ = ["take"]
 
 Made = Mapping[str, pl.LazyFrame]
+_ROWS = 65_536  # whose pairs of experts are counted at a time
 _PLACE = ("request_id", "origin", "domain", "phase", "position", "layer_id")
 
 
@@ -99,6 +101,20 @@ def _expert_choices(made: Made) -> pl.LazyFrame:
         .rename(lists)
         .cast({"gate_weight": pl.Float64})
     )
+
+
+def _expert_pairs(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/expert_pairs.sql``."""
+    asked = made["asked"].select("num_experts", "top_k").collect()
+
+    def counted(rows: pl.DataFrame) -> pl.DataFrame:
+        counts = PairCounts(*asked.row(0))
+        for part in rows.iter_slices(_ROWS):
+            counts.add(part)
+        return counts.frame()
+
+    rows = made["routed_tokens"].select("layer_id", "expert_ids")
+    return rows.map_batches(counted, schema=PairCounts(1, 1).frame().schema)
 
 
 def _expert_logits(made: Made) -> pl.LazyFrame:
@@ -233,6 +249,7 @@ _UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
     "cosine_entries": _cosine_entries,
     "expert_choices": _expert_choices,
     "expert_logits": _expert_logits,
+    "expert_pairs": _expert_pairs,
     "experts": _experts,
     "usage_entries": _usage_entries,
 }
