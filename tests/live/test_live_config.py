@@ -132,3 +132,15 @@ def test_a_bucket_with_a_control_folder(tmp_path):
     config = load_config({"TRACER_LIVE": file})
     assert config.lake == "s3://b/l"
     assert config.control_folder == Path(tmp_path / "state")
+
+
+def test_the_example_and_the_table_of_settings(repository):
+    config = load_config({"TRACER_LIVE": str(repository / "pipelines" / "live.yaml")})
+    assert (config.name, config.rate, config.label_rates) == (
+        "server-1",
+        0.01,
+        {"domain": {"maths": 1.0}},
+    )
+    page = (repository / "docs" / "serving.md").read_text()
+    table = page.partition("## Settings")[2].partition("\n## ")[0]
+    assert [key for key in LiveConfig.model_fields if f"`{key}`" not in table] == []

@@ -110,6 +110,7 @@ def test_an_aborted_request_is_listed_without_rows(traffic, tmp_path):
         "gone": "aborted",
         "kept": "complete",
     }
+    assert one.counts.dropped == {"aborted": 1}
 
 
 def test_preempted_rows_rejected_drafts_and_late_tokens(traffic, tmp_path):
@@ -220,7 +221,20 @@ def test_stopped_and_started_while_serving(traffic, tmp_path):
 
 def test_an_error_of_the_recorder_does_not_reach_serving(traffic):
     one = traffic()
+    one.step(("open", {0: 1}), new=[("open", [1], None)])
     one.intake._chooser = None
     one.run("a", [1], [2])  # asserts that the engine gets its output
     assert [type(error) for error in one.errors] == [AttributeError]
+    assert one.counts.dropped == {"error": 1}
+    one.errors.clear()
+
+
+def test_an_error_behind_the_engine_ends_recording_and_gives_memory_back(traffic):
+    one = traffic(ring_slots=2)
+    one.recorder._log.append = None
+    for number in range(20):
+        one.run(f"q{number}", list(range(40)), [1, 2])
+    one.recorder.join()
+    assert [type(error) for error in one.errors] == [TypeError]
+    assert one.counts.dropped == {"error": one.counts.chosen}
     one.errors.clear()

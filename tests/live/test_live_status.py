@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +14,7 @@ from tracer.live.status import (
     Control,
     ControlReader,
     Counts,
-    read_statuses,
+    read_status,
     write_control,
     write_status,
 )
@@ -30,26 +32,35 @@ def test_a_status_comes_back_as_it_was_written(tmp_path):
     folder = tmp_path / "deep" / "control"
     mine = counts(seen=9, run_id="live-1", last_error="x", config={"rate": 1})
     write_status(folder, mine)
-    write_status(folder, counts(seen=2), engine=1)
-    assert [one.seen for one in read_statuses(folder)] == [9, 2]
-    assert read_statuses(folder)[0] == mine
-    assert not mine.is_stale
+    assert read_status(folder) == mine
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sorted(path.name for path in folder.iterdir()) == ["status-1.json", "status.json"]
+    assert [path.name for path in folder.iterdir()] == ["status.json"]
 
 
 def test_no_status_is_none(tmp_path):
-    assert read_statuses(tmp_path / "nowhere") == []
+    assert read_status(tmp_path / "nowhere") is None
 
 
-def test_an_old_status_is_stale():
-    assert Counts(updated_at=time.time() - 11).is_stale
-    assert Counts(updated_at=time.time() + 3600).is_stale
+def test_a_status_is_current_while_its_worker_lives_and_writes():
+    now = time.time()
+    assert Counts(updated_at=now).is_current
+    assert not Counts(updated_at=now - 11).is_current
+    assert not Counts(updated_at=now + 3600).is_current
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not Counts(updated_at=now, pid=ended.pid).is_current
+    assert Counts(updated_at=now, pid=ended.pid, host="another").is_current
+    assert Counts(updated_at=now, pid=ended.pid, pid_space="pid:[1]").is_current
+    assert Counts(updated_at=now, pid=10**30).is_current
+
+
+def test_what_is_neither_recorded_nor_dropped_is_pending():
+    assert Counts(chosen=9, recorded=4, dropped={"a": 2, "b": 1}).pending == 2
 
 
 def test_what_another_version_says_is_left_out(tmp_path):
     (tmp_path / "status.json").write_text(json.dumps({"seen": 3, "new": [1]}))
-    assert read_statuses(tmp_path)[0].seen == 3
+    assert read_status(tmp_path).seen == 3
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,7 @@ def test_what_another_version_says_is_left_out(tmp_path):
 def test_a_status_that_is_none_is_one_error(tmp_path, text):
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(InputError, match="no status of a server"):
-        read_statuses(tmp_path)
+        read_status(tmp_path)
 
 
 def test_a_command_is_seen_once(tmp_path):

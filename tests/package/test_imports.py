@@ -73,6 +73,7 @@ LIBRARY_HOMES = {
     "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
+    "prometheus_client": ("tracer.live.metrics",),
     "psutil": ("tracer.bench.serve_process", "tracer.capture.engine_setup"),
     "pyarrow": (
         "tracer.bench.bare_files",

@@ -19,7 +19,7 @@ from tracer.bench.ratios import Ratio, paired_ratio
 from tracer.bench.serve_load import Load, Turn, run_turn
 from tracer.bench.serve_process import SERVED_NAME, ServeProcess, serving
 from tracer.errors import EngineFailedError
-from tracer.live.status import Control, Counts, read_statuses, write_control
+from tracer.live.status import Control, Counts, read_status, write_control
 from tracer.store.lake import Lake
 
 __all__ = ["MODES", "QUANTITIES", "Measured", "ServeCost", "measure_serving"]
@@ -158,7 +158,9 @@ class _Bench:
 
     def status(self) -> Counts:
         """What the recording server says."""
-        (counts,) = read_statuses(self._control)
+        counts = read_status(self._control)
+        if counts is None:
+            raise EngineFailedError("to record", "the server writes no status")
         return counts
 
     def _command(self, *, recording: bool) -> None:

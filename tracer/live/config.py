@@ -157,11 +157,16 @@ class LiveConfig(BaseModel):
 _LEAST_KEY_BYTES = 16
 
 
-def load_config(environ: Mapping[str, str]) -> LiveConfig | None:
+def load_config(environ: Mapping[str, str], *, read_key: bool = True) -> LiveConfig | None:
     """The configuration that an environment holds; None where it asks for no live capture.
 
     ``TRACER_LIVE`` names a file, YAML or JSON; each ``TRACER_LIVE_<KEY>`` is one key, in YAML,
     and wins over the file.
+
+    Args:
+        environ: the variables.
+        read_key: see that the key of the hashes can be used; who only gives commands may not
+            read it.
 
     Raises:
         InputError: a file that cannot be read, an unknown key, or a value that cannot be used.
@@ -194,6 +199,8 @@ def load_config(environ: Mapping[str, str]) -> LiveConfig | None:
         where = variable if variable in variables else f"{source}: {'.'.join([key, *inner])}"
         raise InputError(f"{where}: {first['msg']}", _KEYS) from error
     _check(config, source)
+    if read_key:
+        config.hash_key()
     return config
 
 
@@ -247,4 +254,3 @@ def _check(config: LiveConfig, source: str) -> None:
         )
     if config.hash_labels and config.hash_key_file is None:
         raise InputError(f"{source}: hash_labels without a key", "set hash_key_file.")
-    config.hash_key()

@@ -16,6 +16,7 @@ from tracer.capture.unproved import refuse_data_parallelism, refuse_unproved_lay
 from tracer.errors import TracerError, UnsupportedModelError
 from tracer.live.config import load_config
 from tracer.live.endings import mark_stop_texts, tell_endings
+from tracer.live.metrics import register_metrics
 
 __all__ = ["STOP_SECONDS", "register_live"]
 
@@ -34,7 +35,8 @@ def register_live() -> None:
         InputError: a configuration that cannot be used, so that the server does not start without
             what it was asked for.
     """
-    if load_config(os.environ) is None:
+    config = load_config(os.environ)
+    if config is None:
         return
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -53,6 +55,7 @@ def register_live() -> None:
     tell_endings(Scheduler)
     mark_stop_texts(OutputProcessor)
     _give_time_to_stop(utils)
+    register_metrics(config.control_folder)
 
 
 def _ask_for_capture(arguments: Any) -> None:

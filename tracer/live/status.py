@@ -1,8 +1,7 @@
 """What a serving process says of its capture, and what it is told: two small files in one folder.
 
-    <control>/status.json     written whole by the worker, about once a second
-    <control>/status-<n>.json the same by further data-parallel engines of the server
-    <control>/control.json    written whole by `tracer live start|stop`, read by every worker
+    <control>/status.json    written whole by the worker, about once a second
+    <control>/control.json   written whole by `tracer live start|stop`, read by the worker
 
 No port and no signal: who may write the folder controls the capture, so it is made for its owner
 alone. A worker obeys no file that anyone else could have written.
@@ -23,20 +22,29 @@ from tracer.files import write_whole
 __all__ = [
     "CONTROL_FILE",
     "STALE_SECONDS",
+    "STATUS_FILE",
     "Control",
     "ControlReader",
     "Counts",
-    "read_statuses",
+    "read_status",
     "write_control",
     "write_status",
 ]
 
 CONTROL_FILE = "control.json"
+STATUS_FILE = "status.json"
 # A worker that has not written for so long is not there, or hangs.
 STALE_SECONDS = 10.0
 _MOST_BYTES = 256 * 1024
 _MOST_REASONS = 64
 _MOST_ID = 64
+
+
+def _pid_space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no file is there
+    except OSError:
+        return ""
 
 
 @dataclass(slots=True)
@@ -53,6 +61,7 @@ class Counts:
     recording: whether new requests are recorded; rate: that holds now
     control_id: of the last command that was obeyed; config: its public part
     last_error: of writing or reading a command; started_at, updated_at: UNIX time
+    pid_space: in which ``pid`` means something: containers of a pod share a host name, not this
     """
 
     seen: int = 0
@@ -74,6 +83,7 @@ class Counts:
     updated_at: float = 0.0
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    pid_space: str = field(default_factory=_pid_space)
     config: dict[str, Any] = field(default_factory=dict)
 
     def leave_out(self, reason: str) -> None:
@@ -117,9 +127,24 @@ class Counts:
         return cls(**known)
 
     @property
-    def is_stale(self) -> bool:
-        """Whether its worker ended or hangs."""
-        return abs(time.time() - self.updated_at) > STALE_SECONDS
+    def is_current(self) -> bool:
+        """Whether its worker is there and answers, as far as can be told from here."""
+        if abs(time.time() - self.updated_at) > STALE_SECONDS:
+            return False
+        if (self.host, self.pid_space) != (socket.gethostname(), _pid_space()):
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except (PermissionError, OverflowError):
+            pass
+        return True
+
+    @property
+    def pending(self) -> int:
+        """Chosen requests that run, or wait to be written."""
+        return max(0, self.chosen - self.recorded - sum(self.dropped.values()))
 
 
 _REASONS = ("left_out", "dropped", "refused_values")
@@ -151,40 +176,36 @@ class Control:
     rate: float | None = None
 
 
-def write_status(folder: Path, counts: Counts, engine: int = 0) -> None:
+def write_status(folder: Path, counts: Counts) -> None:
     """Write a worker's status whole.
 
     Args:
         folder: of status and commands; made, for the owner alone, if it is not there.
         counts: to write; its ``updated_at`` is set.
-        engine: data-parallel rank of the worker's engine.
 
     Raises:
         InputError: the folder or the file cannot be written.
     """
     _make(folder)
     counts.updated_at = time.time()
-    name = f"status-{engine}.json" if engine else "status.json"
-    write_whole(folder / name, json.dumps(counts.to_dict()).encode())
+    write_whole(folder / STATUS_FILE, json.dumps(counts.to_dict()).encode())
 
 
-def read_statuses(folder: Path) -> list[Counts]:
-    """What the workers of a server say, one for each data-parallel engine; empty if none ever did.
+def read_status(folder: Path) -> Counts | None:
+    """What the worker of a server last said; None if none ever did.
 
     Raises:
-        InputError: the folder cannot be read, or a file is none of ours.
+        InputError: the file cannot be read, or is none of ours.
     """
-    found: list[Counts] = []
+    path = folder / STATUS_FILE
     try:
-        for path in sorted(folder.glob("status*.json"), key=lambda one: (len(one.name), one.name)):
-            found.append(Counts.from_dict(json.loads(_bounded(path))))
+        return Counts.from_dict(json.loads(_bounded(path)))
     except FileNotFoundError:
-        return found
+        return None
     except OSError as error:
-        raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no status of a server: {first_line(error)}") from error
-    return found
 
 
 def write_control(folder: Path, control: Control) -> None:
