@@ -30,7 +30,7 @@ from tracer.live.recorder import Recorder
 from tracer.live.runs import DATASET, LiveRuns, period_of
 from tracer.live.status import ControlReader, Counts, write_status
 from tracer.live.warm_up import warm_up
-from tracer.live.writer import LakeWriter
+from tracer.live.writer import ABORTED, LakeWriter
 
 __all__ = ["LiveCapture", "install_live"]
 
@@ -120,7 +120,7 @@ class LiveCapture:
             self._config,
             self._describe(attached),
             {"config": self._config.public()},
-            lambda: dict(self._counts.dropped),
+            self._tally,
         )
         texts = self._texts() if self._config.text else None
         self._writer = LakeWriter(
@@ -179,6 +179,11 @@ class LiveCapture:
 
         return texts
 
+    def _tally(self) -> dict[str, int]:
+        """Dropped requests by reason, but those that are listed as aborted."""
+        with self._lock:
+            return {why: count for why, count in self._counts.dropped.items() if why != ABORTED}
+
     def _period_of(self, seconds: float) -> str:
         return period_of(seconds, self._config.run_hours)
 
@@ -191,9 +196,9 @@ class LiveCapture:
             self._intake.forget(request_id)
 
     def _failed(self, error: BaseException) -> None:
-        """Recording is over, serving is not."""
+        """Recording is over, serving is not; who failed has counted what is lost."""
         if self._intake is not None:
-            self._drop("error", self._intake.give_up())
+            self._intake.give_up()
         self._refuse(error)
 
     def _refuse(self, error: BaseException) -> None:
