@@ -5,6 +5,7 @@
 # make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
+# make test-cluster   a capture by workers of Ray, measures on a standalone Spark; needs Java
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
@@ -32,7 +33,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-cluster test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -117,6 +118,21 @@ test-readers: .venv-readers/.moe-tracer-setup
 	TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
 		.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/readers
 
+# The engine beside Ray, which our own environment does without. What Ray starts has 15 s to import
+# itself, so it is compiled before.
+.venv-cluster/.moe-tracer-setup: $(LOCK) pyproject.toml | setup
+	test -x .venv-cluster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-cluster
+	$(WITH_TORCH) $(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps \
+		"$$(grep -o '^torch==[^ ]*' $(LOCK))"
+	$(UV) pip sync --quiet --python .venv-cluster/bin/python --verify-hashes $(LOCK)
+	$(UV) pip install --quiet --python .venv-cluster/bin/python --compile-bytecode 'ray>=2.40'
+	$(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps -e .
+	touch $@
+
+test-cluster: .venv-cluster/.moe-tracer-setup
+	OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest -o addopts= -o filterwarnings=default \
+		-p no:cacheprovider tests/cluster
+
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),python3) -m pytest tests/gpu
@@ -148,4 +164,4 @@ lock: pyproject.toml
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
 clean:
-	rm -rf .venv .venv-0.30 .venv-readers .uv lake demo-model report.html build dist
+	rm -rf .venv .venv-0.30 .venv-cluster .venv-readers .uv lake demo-model report.html build dist

@@ -149,7 +149,7 @@ def command(**arguments: Any) -> None:
         tracer capture --model M --dataset prompts.jsonl --domain-field topic --max-tokens 64
         tracer capture --model M --dataset prompts.jsonl --samples 4 --temperature 0.8 --stop END
         tracer capture --model M --dataset mmlu --lake s3://bucket/lake --shard 0/8
-        tracer capture --model M --dataset mmlu --workers 8 --gpus-per-worker 2 -tp 2
+        tracer capture --model M --dataset mmlu --workers 8 --gpus-per-worker 1
     """
     output_format = arguments.pop("output_format")
     summary = _capture(**arguments)

@@ -37,6 +37,8 @@ __all__ = ["capture_with_workers"]
 
 # Starts of a share after its process died, before that is an error.
 _RESTARTS = 3
+# Tries to start Ray: it gives its own processes 15 s, which on a busy machine can be too few.
+_STARTS = 3
 _LOOK_EVERY = 1.0
 # For tasks to end by themselves after Ctrl-C, before their processes are killed.
 _GRACE = 20.0
@@ -218,18 +220,27 @@ def _ray_running(ray: Any, gpus: float | None) -> Iterator[float]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     mine = not ray.is_initialized()
     if mine:
-        try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
-        except Exception as error:
-            raise InputError(
-                f"Ray does not start: {first_line(error)}",
-                "RAY_ADDRESS names a cluster that runs; without it one is started here.",
-            ) from error
+        _start(ray)
     try:
         yield _gpus_each(ray, gpus)
     finally:
         if mine:
             ray.shutdown()
+
+
+def _start(ray: Any) -> None:
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+        except Exception as error:
+            ray.shutdown()
+            if left and "timed out" in str(error):
+                continue
+            raise InputError(
+                f"Ray does not start: {first_line(error)}",
+                "RAY_ADDRESS names a cluster that runs; without it one is started here.",
+            ) from error
+        return
 
 
 def _gpus_each(ray: Any, gpus: float | None) -> float:
