@@ -1,4 +1,4 @@
-"""`tracer capture --workers` on a real Ray: `make test-cluster`, in an environment with both.
+"""`tracer capture --workers` on a real Ray: `make test-ray`, in an environment with both.
 
 One machine, two workers with an engine each. Rows are compared with a capture of one process: equal
 are requests, token ids, and expert ids but for ties of router scores within 1e-6; gate weights may
@@ -92,7 +92,7 @@ def processes():
     return sorted(found)
 
 
-def until(condition, process, timeout=240):
+def until(condition, process, timeout=900):
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         assert process.poll() is None, process.communicate()
@@ -130,7 +130,7 @@ def test_a_worker_is_killed_and_the_run_is_whole(address, model, tmp_path):
     """SIGKILL to one of two workers between two of its commits; Ray starts its task again."""
     lake, whole = tmp_path / "lake", tmp_path / "whole"
     alone = start(None, *options(model, whole, *SHORT))
-    out, err = alone.communicate(timeout=300)
+    out, err = alone.communicate(timeout=900)
     assert alone.returncode == 0, err
     rows = json.loads(out)["num_rows"]
 
@@ -139,7 +139,7 @@ def test_a_worker_is_killed_and_the_run_is_whole(address, model, tmp_path):
     victim = until(lambda: holders(lake).get(1) if 1 in shares_with_requests(lake) else None,
                    command)  # fmt: skip
     os.kill(victim, signal.SIGKILL)
-    out, err = command.communicate(timeout=400)
+    out, err = command.communicate(timeout=900)
 
     assert command.returncode == 0, err
     assert "share 1/2 starts again, for its process died" in err
@@ -169,13 +169,13 @@ def test_an_interrupt_stops_the_tasks(address, model, tmp_path):
     command = start(address, *options(model, lake, *long))
     until(lambda: len(holders(lake)) == 2, command)
     command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=90)
+    out, err = command.communicate(timeout=900)
     assert (command.returncode, out) == (130, "")
     assert err.splitlines()[-2:] == [
         "Error: interrupted",
         "Hint: the same command resumes where it stopped.",
     ]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while processes():
         assert time.monotonic() < deadline, "tasks go on"
         time.sleep(0.2)
@@ -190,13 +190,13 @@ def test_errors_of_workers_and_of_rays_are_told(address, tmp_path):
     greedy = start(
         address, *options(tmp_path / "none", lake, "--workers", "2", "--gpus-per-worker", "2")
     )
-    _, err = wrong.communicate(timeout=240)
+    _, err = wrong.communicate(timeout=900)
     assert wrong.returncode == 2
     assert re.search(
         r"^Error: share 0/2 on \S+: no model '.*2 of 2 shares failed$", err, re.MULTILINE
     ), err
     assert "Hint: check the path or name" in err
-    _, err = greedy.communicate(timeout=120)
+    _, err = greedy.communicate(timeout=900)
     assert greedy.returncode == 2
     assert "a worker asks for 2 GPUs, and no machine of Ray's has more than 0" in err
     assert "lower --gpus-per-worker" in err

@@ -1,7 +1,7 @@
 """Measures on a standalone Spark: a master and two workers, processes of their own on loopback.
 
-`make test-cluster` runs some, TRACER_ALL_MEASURES=1 all of the catalogue; results are those of
-DuckDB to 1e-9. `test_spark_measures.py` has every measure in one process.
+`make test-spark` runs some, `make test-spark ALL=1` all of the catalogue; results are those of DuckDB
+to 1e-9. `test_spark_measures.py` has every measure in one process.
 """
 
 import ctypes
@@ -26,14 +26,14 @@ from tracer.analysis.measures.catalogue import measure_named, measure_names
 from tracer.analysis.measures.run import Settings, run_measure
 from tracer.store.lake import Lake
 
-# One of each kind: from rollups, from rows, joins of requests, two runs, steps read many times.
+# From rollups, from rows, joins of requests, two runs, steps that are read many times.
 CHOSEN = [
+    "co_activation",
     "committee_coverage",
     "domain_overlap",
+    "expert_drift",
     "expert_load",
-    "expert_pairs",
-    "load_shift",
-    "routing_entropy",
+    "same_token_overlap",
     "token_roles",
 ]
 NAMES = measure_names() if os.environ.get("TRACER_ALL_MEASURES") else CHOSEN

@@ -238,7 +238,8 @@ def _start(ray: Any) -> None:
                 continue
             raise InputError(
                 f"Ray does not start: {first_line(error)}",
-                "RAY_ADDRESS names a cluster that runs; without it one is started here.",
+                "RAY_ADDRESS names a cluster that runs, without it one is started here; where it"
+                " asks for a token, RAY_AUTH_MODE=token shows yours.",
             ) from error
         return
 
