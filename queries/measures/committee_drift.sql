@@ -18,6 +18,7 @@
 --         jaccard [share of all members that are of both]
 -- key     layer_id
 -- values  jaccard
+-- jumps   jaccard
 -- null    one_model
 -- order   layer_id
 with rules as (
