@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pytest
 from tracer.live.status import read_status
 
 HERE = Path(__file__).parent
-START_SECONDS = 300
+START_SECONDS = 600
 WAIT_SECONDS = 60
+LIFETIME_SECONDS = 1800
 
 
 @dataclass
@@ -89,7 +91,7 @@ def free_port():
 
 @contextlib.contextmanager
 def serving(model, folder, *options, env=None, control=None):
-    """A server in ``folder``; ends with the block.
+    """A server in ``folder``; ends with the block, or by itself after a while.
 
     Args:
         model: folder of the model.
@@ -101,7 +103,8 @@ def serving(model, folder, *options, env=None, control=None):
     port = free_port()
     log = folder / "server.log"
     words = [
-        sys.executable, str(HERE / "serve.py"), "serve", str(model), "--served-model-name", "m",
+        "timeout", str(LIFETIME_SECONDS), sys.executable, str(HERE / "serve.py"),
+        "serve", str(model), "--served-model-name", "m",
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
         "--max-model-len", "512", "--kv-cache-memory-bytes", str(64 * 2**20), *options,
     ]  # fmt: skip
@@ -115,7 +118,7 @@ def serving(model, folder, *options, env=None, control=None):
     }
     with log.open("ab") as output:
         process = subprocess.Popen(
-            words, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=output, stderr=output
+            words, cwd=folder, env=environ, stdout=output, stderr=output, start_new_session=True
         )
     server = Server(process, f"http://127.0.0.1:{port}", "m", log, control)
     try:
@@ -129,12 +132,12 @@ def serving(model, folder, *options, env=None, control=None):
             time.sleep(0.2)
         yield server
     finally:
-        process.stdin.close()  # which asks it to end
-        try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(WAIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="session")

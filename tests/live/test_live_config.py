@@ -1,6 +1,9 @@
 """What a configuration of live capture may say, and where it is read from."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +147,19 @@ def test_the_example_and_the_table_of_settings(repository):
     page = (repository / "docs" / "serving.md").read_text()
     table = page.partition("## Settings")[2].partition("\n## ")[0]
     assert [key for key in LiveConfig.model_fields if f"`{key}`" not in table] == []
+
+
+@pytest.mark.engine
+def test_a_server_with_settings_that_cannot_be_used_does_not_start(repository):
+    """vLLM lets what a plugin raises end the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from vllm.plugins import load_general_plugins as f; f()"],
+        cwd=repository,
+        env={**os.environ, "TRACER_LIVE_LAKE": "lake", "TRACER_LIVE_RATE": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("tracer.errors.InputError: TRACER_LIVE_RATE: Input should be less than")
