@@ -189,6 +189,7 @@ def test_memory_is_bounded_while_the_lake_cannot_be_written(traffic, tmp_path):
     one.run("after", prompt, [1, 2])
     one.close()
     assert one.counts.recorded == 700 - dropped + 1
+    assert one.counts.last_error is None
     assert len(requests(tmp_path)) == 700 - dropped + 1
     assert sum(run["num_dropped"] for run in Lake.open(tmp_path / "lake").runs()) == dropped
 

@@ -85,6 +85,7 @@ class LiveCapture:
         self._recorder: Recorder | None = None
         self._writer: LakeWriter | None = None
         self._stop_watching: Callable[[], None] | None = None
+        self._over = False  # nothing will be recorded any more
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="tracer-live-status", daemon=True)
 
@@ -201,6 +202,7 @@ class LiveCapture:
         self._refuse(error)
 
     def _refuse(self, error: BaseException) -> None:
+        self._over = True
         self._counts.recording = False
         self._counts.last_error = f"not recording: {type(error).__name__}: {first_line(error)}"[
             :500
@@ -221,11 +223,14 @@ class LiveCapture:
         except InputError as error:
             self._counts.last_error = first_line(error)
             return
-        if command is None or self._intake is None:
+        if command is None:
             return
-        self._intake.recording = self._counts.recording = command.recording
-        self._chooser.set_rate(command.rate)
-        self._counts.rate = self._config.rate if command.rate is None else command.rate
+        # After a refusal or a failure the answer is that nothing is recorded, and why.
+        if self._intake is not None and not self._over:
+            self._intake.recording = self._counts.recording = command.recording
+            self._counts.last_error = None
+            self._chooser.set_rate(command.rate)
+            self._counts.rate = self._config.rate if command.rate is None else command.rate
         self._counts.control_id = command.control_id
 
     def _write_status(self) -> None:

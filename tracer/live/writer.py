@@ -144,6 +144,7 @@ class LakeWriter:
         """Write a batch, however often that has to be tried."""
         work = _Work(batch)
         tries, wait = 0, _FIRST_RETRY_SECONDS
+        noted: str | None = None
         while True:
             try:
                 self._write(work)
@@ -157,7 +158,10 @@ class LakeWriter:
                 self._note(error)
                 tries, reason = tries + 1, "error"
             else:
+                if noted is not None and self._counts.last_error == noted:
+                    self._counts.last_error = None  # it is over
                 return
+            noted = self._counts.last_error
             if tries >= _TRIES or self._closing.is_set():
                 self._drop("error" if tries >= _TRIES else reason, work.num_left)
                 self._left = True
