@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.serve]
 openai = pytest.importorskip("openai", reason="needs vLLM: make setup")
 
 from tests.live.server import MODEL_NAME, Server  # noqa: E402

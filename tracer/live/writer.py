@@ -110,7 +110,13 @@ class LakeWriter:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def _look_back(self) -> None:
+        """What earlier starts of the server have left."""
+        if (lake := self._runs.look_back()) is not None:
+            keep_within(lake, self._config)
+
     def _run(self) -> None:
+        self._attempt(self._look_back)
         while True:
             with self._changed:
                 self._changed.wait_for(
