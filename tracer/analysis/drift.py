@@ -14,6 +14,9 @@ from tracer.errors import InputError
 __all__ = ["Drift", "DriftCheck", "DriftLimit", "check_limits", "compare_runs"]
 
 _MOST_ROWS = 20
+# Nulls in which nothing differs between the runs. Others say how much two runs have in common that
+# have nothing to do with each other, which explains no drift.
+_NO_DRIFT = ("runs", "one_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,11 @@ def compare_runs(
 ) -> Drift:
     """Hold two runs of one model to limits.
 
-    A limit is broken where a value lies beyond it and its probability by chance, corrected over
-    all rows of the measure (single-step max-T), is at most ``alpha``. A column without chance
-    levels is judged by its limit alone.
+    A limit is broken where a value lies beyond it, farther out than chance gives, and its
+    probability by chance, corrected over all rows of the measure (single-step max-T), is at most
+    ``alpha``. A column without chance levels is judged by its limit alone, and so are those whose
+    chance is not that of two runs that do not differ (`router_saturation`), and a value that has
+    no probability because every draw of chance repeats it.
 
     Args:
         lake: the lake to read.
@@ -187,10 +192,10 @@ def _check(
             "take the limit out of the job, or compare runs of the same requests.",
         )
     columns = {end: f"{name}_{end}" for end in _NUMBERS[1:-1] if f"{name}_{end}" in rows.columns}
-    unlikely = pl.lit(value=True)
-    if alpha is not None and "p_adjusted" in columns:
-        unlikely = pl.col(columns["p_adjusted"]) <= alpha
     beyond = pl.col("_beyond") > 0
+    unlikely = pl.lit(value=True)
+    if alpha is not None and "p_adjusted" in columns and measure.null in _NO_DRIFT:
+        unlikely = _is_unlikely(limit, alpha)
     rows = rows.with_columns(breach=beyond & unlikely)
     order = ["breach", "_beyond", *measure.key]
     rows = rows.sort(order, descending=[True, True, *[False] * len(measure.key)])
@@ -209,6 +214,23 @@ def _check(
         int(rows["breach"].sum()),
         tuple(_plain(row) for row in shown.iter_rows(named=True)),
     )
+
+
+def _is_unlikely(limit: DriftLimit, alpha: float) -> pl.Expr:
+    """Whether chance does not explain a ``value`` beyond the limit.
+
+    The probability has two sides: a value nearer than chance to the other run is unlikely, too.
+    """
+    p, chance = (
+        pl.col(f"{limit.column}_{end}").cast(pl.Float64).fill_nan(None)
+        for end in ("p_adjusted", "chance")
+    )
+    value = pl.col("value")
+    is_high = pl.lit(value=False)
+    if limit.high is not None:
+        is_high = value > (0.0 if limit.absolute else limit.high)
+    away = pl.when(is_high).then(value > chance).otherwise(value < chance)
+    return p.is_null() | ((p <= alpha) & away)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
