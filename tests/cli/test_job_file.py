@@ -121,6 +121,17 @@ def test_job_files_know_every_option_of_a_capture():
         ("{model: m, dataset: d, options: {stop: END}}", "options.stop"),
         ("{model: m, dataset: d, audit: {mode: magic, output: x}}", "audit.mode"),
         ("{model: m, dataset: d, audit: {mode: gate}}", "audit.output: Field required"),
+        (
+            "{models: [a-b, a], datasets: [c, b-c], report: {output: '{model}-{dataset}'}}",
+            "two runs",
+        ),
+        ("model: m\ndataset: d\nmodel: n", "the key 'model' is there twice"),
+        ("{model: m, dataset: d, report: {draws: 1, draws: 2}}", "the key 'draws' is there twice"),
+        ("{model: m, dataset: 2026-02-30}", "not YAML: day is out of range"),
+        ("[" * 5000, "not YAML"),
+        ("{model: m, dataset: d, verify: {max_dropped: .nan}}", "verify.max_dropped"),
+        ("{model: m, dataset: d, drift: {alpha: .nan}}", "drift.alpha"),
+        ("{model: m, dataset: d, drift: {limits: {usage_drift.divergence: .inf}}}", "divergence"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
     ],
 )

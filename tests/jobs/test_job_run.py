@@ -1,5 +1,6 @@
 """Jobs on runs that are in the lake: each step once, good runs, breaches, what a scheduler sees."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from tests.jobs.conftest import JOB, QUICK
 from tracer.errors import InputError
 from tracer.store.lake import Lake
-from tracer.workflow.job import run_job
+from tracer.workflow.job import hold_combination, run_job
+from tracer.workflow.job_combination import chosen, combinations
 from tracer.workflow.job_load import load_job
 
 NIGHTS = [f"2026-03-0{n}" for n in range(1, 6)]
@@ -197,6 +199,21 @@ def test_a_second_start_of_a_job_is_told_and_does_nothing(jobs):
 
     assert run_job(job, period=NIGHTS[0], note=meanwhile)["exit_code"] == 0
     assert len(told) == 1
+
+
+def test_combinations_whose_names_run_together_have_locks_of_their_own(jobs):
+    """model.a with prompts, and model with a.prompts."""
+    names = [("model.a", "prompts"), ("model", "a.prompts")]
+    jobs.write(
+        "models: [{model: model, name: model.a}, model]\n"
+        "datasets: [prompts.jsonl, {dataset: prompts.jsonl, name: a.prompts}]\nlake: lake\n"
+    )
+    wanted = chosen(combinations(load_job(jobs.file)), ["/".join(pair) for pair in names])
+    with contextlib.ExitStack() as stack:
+        for combination in wanted:
+            hold_combination(jobs.folder / "lake", combination, stack)
+        with pytest.raises(InputError, match="already"):
+            hold_combination(jobs.folder / "lake", wanted[0], stack)
 
 
 def test_the_same_settings_make_a_new_run_each_period_and_other_settings_too(jobs):

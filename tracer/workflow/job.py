@@ -257,7 +257,8 @@ def hold_combination(
     Raises:
         InputError: another start of the job has it.
     """
-    name = f"{combination.job}.{combination.model}.{combination.dataset}"
+    # Of a character that no name has, or a.b with c would be a with b.c.
+    name = f"{combination.job},{combination.model},{combination.dataset}"
     lock = open_storage(target).locked(f"_tracer/locks/{name}.job-lock", name)
     try:
         stack.enter_context(lock)

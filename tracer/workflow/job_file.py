@@ -31,7 +31,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class _Strict(BaseModel):
     """A misspelt key is an error, not a setting that is ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class CaptureOptions(_Strict):
