@@ -50,6 +50,7 @@ LIBRARY_HOMES = {
         "tracer.capture",
         "tracer.demo",
         "tracer.store",
+        "tracer.workflow.bench_query",
     ),
     "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
@@ -58,6 +59,7 @@ LIBRARY_HOMES = {
     "pyarrow": (
         "tracer.bench.bare_files",
         "tracer.bench.floor",
+        "tracer.bench.query",
         "tracer.bench.write",
         "tracer.capture.drive",
         "tracer.datasets.files",
