@@ -16,6 +16,7 @@
 --         spearman [-1 to 1]
 -- key     layer_id
 -- values  num_ties, spearman
+-- jumps   num_ties, spearman
 -- null    swaps
 -- order   layer_id
 with used as (

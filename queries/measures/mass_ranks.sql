@@ -17,6 +17,7 @@
 --         degree [ties], centrality [sum of phi], centrality_rank [1 = most]
 -- key     layer_id, expert_id
 -- values  degree, centrality
+-- jumps   degree
 -- null    swaps
 -- order   layer_id, mass_rank
 with used as (
