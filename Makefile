@@ -2,8 +2,9 @@
 # make test    set up and pass the tests
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
-# make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
+# make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
+# make test-serve   real servers with live capture, and their clients
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
@@ -32,7 +33,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-serve test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -73,7 +74,11 @@ demo: setup
 
 # Whole files to each worker: the tests of a file share engines.
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not serve"
+
+# One server for each file, one file after the other: two servers at once starve each other.
+test-serve: setup
+	$(BIN)/python -m pytest -m serve tests/live
 
 check: setup
 	$(BIN)/ruff check .
@@ -83,6 +88,7 @@ check: setup
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
 	$(BIN)/python docs/write_queries.py
+	$(BIN)/python docs/write_job_schema.py
 
 report-pictures: setup
 	PYTHONPATH=. $(BIN)/python docs/write_report_pictures.py

@@ -86,7 +86,12 @@ LIBRARY_HOMES = {
     ),
     "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
-    "pydantic": ("tracer.live.config", "tracer.workflow.job_file"),
+    "pydantic": (
+        "tracer.live.config",
+        "tracer.workflow.job_file",
+        "tracer.workflow.job_load",
+        "tracer.workflow.job_steps",
+    ),
     "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
@@ -100,7 +105,7 @@ LIBRARY_HOMES = {
     ),
     "triton": ("tracer.capture.pack_kernel",),
     "vllm": ("tracer.bench", "tracer.capture", "tracer.live"),
-    "yaml": ("tracer.live.config", "tracer.workflow.job_file"),
+    "yaml": ("tracer.live.config", "tracer.workflow.job_load"),
     "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
 
