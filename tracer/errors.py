@@ -132,11 +132,12 @@ class UnknownRunError(TracerError):
 
 
 class LakeBusyError(TracerError):
-    """Another process is writing the same run."""
+    """Another process is writing the same run, or the same share of it."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, share: str | None = None) -> None:
+        what = f"share {share} of run" if share else "run"
         super().__init__(
-            f"run {run_id!r} is being written by another process",
+            f"{what} {run_id!r} is being written by another process",
             "wait for it, or give this capture its own --run-id.",
         )
 

@@ -50,11 +50,13 @@ STAGE_IMPORTS = {
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
     "api": ("tracer.analysis", "tracer.store"),
+    "dagster": ("tracer.store", "tracer.workflow"),
 }
 
 # Library -> modules or stages that may import it at all.
 LIBRARY_HOMES = {
     "click": ("tracer.cli",),
+    "dagster": ("tracer.dagster",),
     "datasets": ("tracer.datasets.hub",),
     "deltalake": ("tracer.live.writer", "tracer.store"),
     "duckdb": ("tracer.analysis", "tracer.api"),
@@ -92,6 +94,7 @@ LIBRARY_HOMES = {
         "tracer.workflow.job_load",
         "tracer.workflow.job_steps",
     ),
+    "ray": ("tracer.workflow.workers",),
     "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
     "safetensors": ("tracer.bench.models", "tracer.demo.checkpoint"),
@@ -111,11 +114,13 @@ LIBRARY_HOMES = {
 
 # Libraries of an extra: only these modules may import them when they are loaded themselves.
 EXTRA_AT_MODULE_LEVEL = {
+    "dagster": ("tracer.dagster",),
     "datasets": (),
     "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
     "psutil": ("tracer.bench.serve_process",),
     "py4j": (),
     "pyspark": (),
+    "ray": (),
     "resvg_py": (),
     "safetensors": (),
     "sqlglot": (),
