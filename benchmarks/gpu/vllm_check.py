@@ -9,12 +9,12 @@ Each case is one `tracer capture` in a process of its own, several at a time. Co
   planted     the committees an audit names, in prompts, outputs and both
 
 Greedy outputs may part where numbers round otherwise; rows are compared up to the first token that
-differs. Example, on a machine with vLLM for CUDA (about three minutes on an H100 with 16 cores):
+differs. Example, on a machine with vLLM for CUDA (about two and a half minutes on an H200 with 16 cores):
 
-  python benchmarks/gpu/vllm_check.py --folder /tmp/check --jobs 8
+  python benchmarks/gpu/vllm_check.py --folder /tmp/check --jobs 21 \
+      --gpu-memory-utilization 0.05 --kv-cache-memory-bytes 1500000000
 
-On a CPU, `--cases olmoe-eager olmoe-chunks` proves that the script runs. The last line of output is
-JSON.
+Words that are not known here go to `tracer capture`. The last line of output is JSON.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ PIECEWISE = ["--compilation-config", '{"cudagraph_mode": "PIECEWISE"}']
 SHARED = ["--dataset", "SHARED", "--max-tokens", "8", *FLOAT32, "--max-num-batched-tokens", "96"]
 CACHING = [*SHARED, "--max-num-seqs", "8", "--enable-prefix-caching"]
 FEW_BLOCKS = [*SHARED, "--max-num-seqs", "16", "--max-model-len", "640"]
-FEW_BLOCKS += ["--num-gpu-blocks-override", "80"]
+FEW_BLOCKS += ["--num-gpu-blocks-override", "80"]  # of 16 tokens: room for three requests
 NGRAM = ["--speculative-config"]
 NGRAM += ['{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}']
 EXTRAS = ["--top-m", "6", "--router-logits", "--router-weights"]
@@ -87,8 +87,8 @@ CASES = {
     "olmoe-shared": Case("olmoe", V1, [*SHARED, "--max-num-seqs", "8"]),
     "olmoe-prefix": Case("olmoe", V1, CACHING, "olmoe-shared"),
     "olmoe-prefix-v2": Case("olmoe", V2, CACHING, "olmoe-shared"),
-    "olmoe-preempted": Case("olmoe", V1, FEW_BLOCKS, "olmoe-shared"),
-    "olmoe-preempted-v2": Case("olmoe", V2, FEW_BLOCKS, "olmoe-shared"),
+    "olmoe-few-blocks": Case("olmoe", V1, FEW_BLOCKS, "olmoe-shared"),
+    "olmoe-few-blocks-v2": Case("olmoe", V2, FEW_BLOCKS, "olmoe-shared"),
     "olmoe-demo": Case("olmoe", V1, DEMO, planted=True, recorder=True),
     "olmoe-demo-v2": Case("olmoe", V2, DEMO, "olmoe-demo", planted=True),
     "qwen3-demo-v2": Case("qwen3_moe", V2, DEMO, planted=True),
@@ -166,6 +166,29 @@ def capture(name: str, folder: Path, options: list[str], deadline: float) -> Out
         return Outcome(seconds, error=f"exit code {done.returncode}: {' '.join(lines)}"[:600])
     summary = json.loads(done.stdout[done.stdout.index("{\n") :])
     return Outcome(seconds, summary)
+
+
+def capture_all(
+    arguments: argparse.Namespace, folder: Path, options: list[str]
+) -> dict[str, Outcome]:
+    """Write models and prompts, run the cases, several at a time; also to ``outcomes.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_prompts(folder)
+    for architecture in {CASES[name].architecture for name in arguments.cases}:
+        words = ["demo-model", str(folder / architecture), "--architecture", architecture]
+        subprocess.run([sys.executable, "-m", "tracer", *words], check=True, stdout=sys.stderr)
+    deadline = time.monotonic() + arguments.limit
+
+    def one(name: str) -> tuple[str, Outcome]:
+        outcome = capture(name, folder, options, deadline)
+        print(f"{name}: {outcome.error or 'captured'}, {outcome.seconds:.0f} s", file=sys.stderr)
+        return name, outcome
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        outcomes = dict(pool.map(one, arguments.cases))
+    text = json.dumps({name: asdict(outcome) for name, outcome in outcomes.items()})
+    (folder / "outcomes.json").write_text(text, encoding="utf-8")
+    return outcomes
 
 
 class Rows:
@@ -278,7 +301,6 @@ def look(name: str, folder: Path, outcome: Outcome, done: dict[str, Rows]) -> di
         "seconds": round(outcome.seconds, 1),
         "requests": outcome.summary.get("num_requests"),
         "rows": len(rows.ids),
-        "said": engine_says(place / "log"),
     }
     requests = Lake.open(place / "lake").rows("requests", RUN, ["cached_prefix_tokens"]).to_pydict()
     answer["cached_prefix_tokens"] = sum(requests["cached_prefix_tokens"])
@@ -293,19 +315,6 @@ def look(name: str, folder: Path, outcome: Outcome, done: dict[str, Rows]) -> di
     return answer
 
 
-def engine_says(log: Path) -> list[str]:
-    """What the engine's log tells of runner, kernels, graphs and preemptions."""
-    words = ("attention backend", "MoE backend", "V2 Model Runner", "V1 Model Runner")
-    words += ("cudagraph_mode", "Asynchronous scheduling", "preempt", "Graph capturing finished")
-    found: list[str] = []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        for word in words:
-            at = line.lower().find(word.lower())
-            if at >= 0:
-                found.append(line[max(0, at - 60) : at + 90].strip())
-    return list(dict.fromkeys(found))[:8]
-
-
 def main() -> int:
     """Parse, capture, compare, print; 1 where a case fails or what must be equal is not."""
     parser = argparse.ArgumentParser(
@@ -315,22 +324,15 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--jobs", type=int, default=4, help="captures at a time")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for all captures")
+    parser.add_argument("--again", action="store_true", help="compare what was captured before")
     arguments, options = parser.parse_known_args()
     folder: Path = arguments.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_prompts(folder)
-    for architecture in {CASES[name].architecture for name in arguments.cases}:
-        words = ["demo-model", str(folder / architecture), "--architecture", architecture]
-        subprocess.run([sys.executable, "-m", "tracer", *words], check=True, stdout=sys.stderr)
-    deadline = time.monotonic() + arguments.limit
-
-    def one(name: str) -> tuple[str, Outcome]:
-        outcome = capture(name, folder, options, deadline)
-        print(f"{name}: {outcome.error or 'captured'}, {outcome.seconds:.0f} s", file=sys.stderr)
-        return name, outcome
-
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        outcomes = dict(pool.map(one, arguments.cases))
+    if arguments.again:
+        kept = json.loads((folder / "outcomes.json").read_text(encoding="utf-8"))
+        outcomes = {name: Outcome(**kept[name]) for name in arguments.cases if name in kept}
+    else:
+        outcomes = capture_all(arguments, folder, options)
+    arguments.cases = list(outcomes)
     done = {
         name: Rows(folder / name / "lake") for name in arguments.cases if not outcomes[name].error
     }
@@ -342,7 +344,7 @@ def main() -> int:
             failed = True
         else:
             try:
-                found[name] = look(name, folder, outcome, done[name])
+                found[name] = look(name, folder, outcome, done)
             except Exception as error:  # noqa: BLE001 - one case must not hide the others
                 found[name] = {"error": f"{type(error).__name__}: {error}"[:600]}
                 failed = True

@@ -6,11 +6,11 @@
   theirs   --enable-return-routed-experts: ids alone, returned with the outputs, nothing stored
   check    both in one engine, for one load: every id set is compared
 
-Each mode has an engine of its own, since CUDA graphs are captured when the model loads. They lie
-side by side on one device, so give each its share with --gpu-memory-utilization; only one runs at a
-time. Every load runs once to warm up, then the modes take turns in random order. Ratios are of
-tokens per second, round by round: `served` until the last token came out, `whole` until the run was
-committed, too. Example:
+A mode runs on the model runner that vLLM chooses, `ours@1` on V1, `ours@2` on V2. Each mode has an
+engine of its own, since CUDA graphs are captured when the model loads. They lie side by side on one
+device, so give each its share with --gpu-memory-utilization; only one runs at a time. Every load
+runs once to warm up, then the modes take turns in random order. Ratios are of tokens per second,
+round by round: `served` until the last token came out, `whole` until the run was committed, too.
 
   python benchmarks/gpu/vllm_serve.py --model allenai/OLMoE-1B-7B-0924 --rounds 8 \
       --gpu-memory-utilization 0.28
@@ -22,6 +22,7 @@ proves that the script runs. The last line of output is JSON.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -35,6 +36,8 @@ from tracer.bench.ratios import paired_ratio
 LAUNCH = Path(__file__).with_name("vllm_launch.py")
 LOADS = ["prefill:512:1024:1", "decode:256:128:256"]
 PAIRS = (("ours", "off"), ("theirs", "off"), ("ours", "theirs"))
+MODES = [f"{mode}{runner}" for runner in ("", "@1", "@2") for mode in ("off", "ours", "theirs")]
+RUNNERS = {"": {}, "1": {"VLLM_USE_V2_MODEL_RUNNER": "0"}, "2": {"VLLM_USE_V2_MODEL_RUNNER": "1"}}
 SECONDS = {"served": "served_s", "whole": "whole_s"}
 ERROR_LINES = 15
 POLL_S = 0.01
@@ -48,13 +51,19 @@ class Engine:
     ) -> None:
         self.mode, self.folder = mode, folder
         folder.mkdir()
+        what, _, runner = mode.partition("@")
         loads = arguments.load[-1:] if mode == "check" else arguments.load
-        command = [sys.executable, LAUNCH, mode, "--model", arguments.model, "--folder", folder]
+        command = [sys.executable, LAUNCH, what, "--model", arguments.model, "--folder", folder]
         command += [word for load in loads for word in ("--load", load)]
         command += [*([] if mode == "check" else ["--turns", "/dev/stdin"]), *options]
         self._log = (folder / "log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **RUNNERS[runner]},
         )
         self._lines = cast("IO[str]", self._process.stdin)
         self._read = 0
@@ -169,9 +178,12 @@ def _figures_of(
         found[until] = {
             "tokens_per_s": {mode: figures(speeds[mode]) for mode in modes},
             "ratio": {
-                f"{above}/{below}": figures(speeds[above], speeds[below])
+                f"{above}{runner}/{below}{runner}": figures(
+                    speeds[f"{above}{runner}"], speeds[f"{below}{runner}"]
+                )
+                for runner in ("", "@1", "@2")
                 for above, below in PAIRS
-                if above in modes and below in modes
+                if {f"{above}{runner}", f"{below}{runner}"} <= set(modes)
             },
         }
     return found
@@ -206,9 +218,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True)
-    parser.add_argument(
-        "--modes", nargs="+", default=["off", "ours", "theirs"], choices=["off", "ours", "theirs"]
-    )
+    parser.add_argument("--modes", nargs="+", default=MODES[:3], choices=MODES)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument(
         "--load",
