@@ -9,7 +9,7 @@ Each case is one `tracer capture` in a process of its own, several at a time. Co
   planted     the committees an audit names, in prompts, outputs and both
 
 Greedy outputs may part where numbers round otherwise; rows are compared up to the first token that
-differs. Example, on a machine with vLLM for CUDA (about two and a half minutes on an H200 with 16 cores):
+differs. Example, with vLLM for CUDA (about two and a half minutes on an H200 with 16 cores):
 
   python benchmarks/gpu/vllm_check.py --folder /tmp/check --jobs 21 \
       --gpu-memory-utilization 0.05 --kv-cache-memory-bytes 1500000000
