@@ -2,9 +2,14 @@
 # make test    set up and pass the tests
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
-# make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
+# make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
+# make test-serve   real servers with live capture, and their clients
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
+# make test-dagster   job files as Dagster's assets, checks and schedule, by a real daemon
+# make test-ray   a capture by workers of Ray, one of them killed, in an environment of its own
+# make test-spark   measures on a standalone Spark of two workers, ALL=1 for the whole catalogue; needs Java
+# make test-cluster   both of these
 # make test-gpu   buffers, kernel and drain under CUDA graphs; needs a GPU, no vLLM
 # make architectures   check every architecture and rewrite docs/architectures.md
 # make torture ROUNDS=50 SEED=1   kill captures anywhere, resume them, compare; FIRST cuts it into parts
@@ -32,7 +37,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers readers-lake test-cluster test-ray test-spark test-serve test-dagster test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -73,7 +78,11 @@ demo: setup
 
 # Whole files to each worker: the tests of a file share engines.
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not serve"
+
+# One server for each file, one file after the other: two servers at once starve each other.
+test-serve: setup
+	$(BIN)/python -m pytest -m serve tests/live
 
 check: setup
 	$(BIN)/ruff check .
@@ -83,6 +92,7 @@ check: setup
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
 	$(BIN)/python docs/write_queries.py
+	$(BIN)/python docs/write_job_schema.py
 
 report-pictures: setup
 	PYTHONPATH=. $(BIN)/python docs/write_report_pictures.py
@@ -107,15 +117,48 @@ test-oracle: .venv-0.30/.moe-tracer-setup
 
 READERS := $(VENV)/readers
 GOLDEN := tests/golden/olmoe_like
-test-readers: .venv-readers/.moe-tracer-setup
+readers-lake: .venv-readers/.moe-tracer-setup
 	@command -v java >/dev/null || { echo "needs Java 17 or newer for Spark: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
 	rm -rf $(READERS)
 	$(BIN)/python -m tests.readers.make_lake $(GOLDEN) $(READERS)/lake
 	$(BIN)/tracer compact --lake $(READERS)/lake
 	$(BIN)/tracer sql --lake $(READERS)/lake --format csv "SELECT domain, layer_id, expert_id, \
 		count(*) AS n, sum(gate_weight::DOUBLE) AS weight FROM choices GROUP BY ALL" > $(READERS)/expected.csv
-	TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
-		.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/readers
+
+IN_READERS := TRACER_READERS_LAKE=$(CURDIR)/$(READERS)/lake TRACER_READERS_EXPECTED=$(READERS)/expected.csv \
+	.venv-readers/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider
+test-readers: readers-lake
+	$(IN_READERS) tests/readers --ignore tests/readers/test_spark_cluster.py
+
+ALL :=
+test-spark: readers-lake
+	TRACER_ALL_MEASURES=$(ALL) $(IN_READERS) tests/readers/test_spark_cluster.py
+
+# The engine beside Ray, which our own environment does without. Compiled before, since every worker
+# imports vLLM, and what Ray starts has 15 s to import itself.
+.venv-cluster/.moe-tracer-setup: $(LOCK) pyproject.toml | setup
+	test -x .venv-cluster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-cluster
+	$(WITH_TORCH) $(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps \
+		"$$(grep -o '^torch==[^ ]*' $(LOCK))"
+	$(UV) pip sync --quiet --python .venv-cluster/bin/python --verify-hashes $(LOCK)
+	$(UV) pip install --quiet --python .venv-cluster/bin/python 'ray>=2.40'
+	$(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps --compile-bytecode -e .
+	touch $@
+
+test-cluster: test-ray test-spark
+
+test-ray: .venv-cluster/.moe-tracer-setup
+	OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest -o addopts= -o filterwarnings=default \
+		-p no:cacheprovider tests/cluster
+
+.venv-dagster/.moe-tracer-setup: Makefile pyproject.toml | setup
+	test -x .venv-dagster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-dagster
+	$(UV) pip install --quiet --python .venv-dagster/bin/python 'pytest>=8.3' -e '.[dagster]'
+	touch $@
+
+# What it asks for need not go with what vLLM asks for.
+test-dagster: .venv-dagster/.moe-tracer-setup
+	.venv-dagster/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/dagster_job
 
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:
@@ -148,4 +191,4 @@ lock: pyproject.toml
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
 clean:
-	rm -rf .venv .venv-0.30 .venv-readers .uv lake demo-model report.html build dist
+	rm -rf .venv .venv-0.30 .venv-cluster .venv-dagster .venv-readers .uv lake demo-model report.html build dist

@@ -17,6 +17,7 @@ __all__ = [
     "InputError",
     "LakeBusyError",
     "MissingLibraryError",
+    "NoServerError",
     "NotALakeError",
     "PromptTooLongError",
     "QueryError",
@@ -131,11 +132,12 @@ class UnknownRunError(TracerError):
 
 
 class LakeBusyError(TracerError):
-    """Another process is writing the same run."""
+    """Another process is writing the same run, or the same share of it."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, share: str | None = None) -> None:
+        what = f"share {share} of run" if share else "run"
         super().__init__(
-            f"run {run_id!r} is being written by another process",
+            f"{what} {run_id!r} is being written by another process",
             "wait for it, or give this capture its own --run-id.",
         )
 
@@ -187,6 +189,12 @@ class EngineFailedError(TracerError):
     def with_log(self, log: Path | None) -> "EngineFailedError":
         """The same error, naming the file that holds the engine's own words."""
         return EngineFailedError(self.stage, self.reason, log)
+
+
+class NoServerError(TracerError):
+    """No serving process records there, or it does not answer."""
+
+    exit_code = 4
 
 
 class UnsupportedModelError(TracerError):

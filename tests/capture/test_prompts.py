@@ -1,6 +1,6 @@
 import pytest
 
-from tracer.capture.prompts import fit_prompts, sampled, tokenize
+from tracer.capture.prompts import fit_prompts, request_ids, sampled, tokenize
 from tracer.errors import InputError, PromptTooLongError
 from tracer.records import DatasetRow
 
@@ -75,12 +75,13 @@ def test_samples_of_a_row_are_requests_of_their_own():
 def test_a_row_called_like_a_sample_of_another_is_refused():
     """With 3 samples row a becomes a, a#1 and a#2; a#3 and b#1#1 are free."""
     rows = [DatasetRow("a", "x"), DatasetRow("a#3", "x"), DatasetRow("b#1", "x")]
-    prompts = list(tokenize(rows, Words(), chat_template=False))
-    names = [p.request_id for p in sampled(prompts, 3)]
+    names = request_ids(rows, 3)
     assert len(set(names)) == 9
+    prompts = tokenize(rows, Words(), chat_template=False)
+    assert names == [p.request_id for p in sampled(prompts, 3)]
     with pytest.raises(InputError, match="row 'a#3' has the name that sample 3 of row 'a'"):
-        sampled(prompts, 4)
-    assert sampled(prompts, 1) == prompts
+        request_ids(rows, 4)
+    assert request_ids(rows, 1) == ["a", "a#3", "b#1"]
 
 
 def test_too_long_rows_are_counted_once_whatever_their_samples():

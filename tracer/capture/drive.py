@@ -8,7 +8,7 @@ command carries on from there.
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,40 @@ from tracer.capture.manifest import (
     describe_settings,
     refuse_other_settings,
 )
-from tracer.capture.prompts import Prompt, fit_prompts, load_tokenizer, sampled, tokenize
+from tracer.capture.prompts import (
+    Prompt,
+    fit_prompts,
+    load_tokenizer,
+    request_ids,
+    sampled,
+    tokenize,
+)
 from tracer.capture.recording import CaptureSummary, Progress, Recording
 from tracer.datasets.options import Dataset
 from tracer.errors import NotALakeError
 from tracer.store.lake import Lake
 from tracer.store.lake_location import is_url
-from tracer.store.run_writer import writing_run
+from tracer.store.run_writer import finish_share, writing_run, writing_share
+from tracer.store.shares import Share
 
 __all__ = ["capture"]
 
 
 def capture(
-    request: CaptureRequest, dataset: Dataset, lake_path: Path | str, progress: Progress
+    request: CaptureRequest,
+    dataset: Dataset,
+    lake_path: Path | str,
+    progress: Progress,
+    share: Share | None = None,
 ) -> CaptureSummary:
     """Run the dataset through the model and record every token's routing in the lake.
+
+    Args:
+        request: what to capture.
+        dataset: all of it.
+        lake_path: where to.
+        progress: where to report to.
+        share: the part of the requests to run, while other processes run the others.
 
     Raises:
         LakeBusyError: another process writes the run.
@@ -57,47 +76,84 @@ def capture(
         allow_unproved_layout=request.allow_unproved_layout,
     )
     progress.note("tokenising the prompts")
-    prompts, skipped = _prompts(request, dataset, config)
+    names = request_ids(dataset.rows, request.samples)
+    mine = frozenset(share.take(names) if share else names)
+    prompts, skipped = _prompts(request, dataset, config, mine)
     settings = describe_settings(request, dataset.name, dataset.digest, identity, config)
     stored = _stored_run(lake_path, settings)
-    if stored is not None and stored["status"] == "complete":
-        lake = Lake.open(lake_path)
-        progress.note(f"run {stored['run_id']} is already complete")
-        return _count_run(CaptureSummary(stored["run_id"], lake.location), lake, resumed=True)
     if stored is not None:
-        with Lake.open(lake_path).writing(stored["run_id"]):
-            pass  # who writes it at this moment is told of before a model is loaded
+        lake = Lake.open(lake_path)
+    if stored is not None and (done := _done(lake, stored, share, mine, names)):
+        progress.note(done)
+        summary = CaptureSummary(stored["run_id"], lake.location)
+        return _count_run(summary, lake, share, resumed=True)
     progress.note("loading the model")
     engine = start(config)
     try:
         lake = Lake.create(lake_path)
         row = describe_run(settings, engine.config, engine.model)
-        with writing_run(lake, row, refuse_other_settings) as target:
+        writing = (
+            writing_share(lake, row, share, names, refuse_other_settings)
+            if share
+            else writing_run(lake, row, refuse_other_settings)
+        )
+        with writing as target:
             todo = [prompt for prompt in prompts if prompt.request_id not in target.done]
             progress.begin(len(prompts), len(prompts) - len(todo))
             summary = CaptureSummary(
-                target.run_id, lake.location, resumed_requests=len(target.done)
+                target.run_id, lake.location, resumed_requests=len(target.done & mine)
             )
             lora = lora_request(request.lora) if request.lora is not None else None
             Recording(request, engine, target, row, progress, summary, lora).run(
                 todo, [prompt for prompt in skipped if prompt.request_id not in target.done]
             )
-        return _count_run(summary, lake, resumed=False)
+        return _count_run(summary, lake, share, resumed=False)
     finally:
         engine.shutdown()
 
 
+def _done(
+    lake: Lake,
+    stored: Mapping[str, Any],
+    share: Share | None,
+    mine: Collection[str],
+    names: Collection[str],
+) -> str | None:
+    """What to say where a run, or the share of it, has nothing left to do; completes the run.
+
+    Before a model is loaded, so that who writes it at this moment is told of then.
+
+    Args:
+        lake: which.
+        stored: the run's row.
+        share: the share, if it is one.
+        mine: ids of its requests.
+        names: ids of all requests.
+    """
+    run_id = stored["run_id"]
+    if stored["status"] == "complete":
+        return f"run {run_id} is already complete"
+    if share is None:
+        with lake.writing(run_id):
+            return None
+    if finish_share(lake, stored, share, mine, names):
+        return f"share {share} of run {run_id} is already in the lake"
+    return None
+
+
 def _prompts(
-    request: CaptureRequest, dataset: Dataset, config: Any
+    request: CaptureRequest, dataset: Dataset, config: Any, mine: Collection[str]
 ) -> tuple[list[Prompt], list[Prompt]]:
-    """(prompts to run, prompts to skip)."""
+    """(prompts to run, prompts to skip), of the requests in ``mine``."""
+    samples = request.samples
     tokenizer = load_tokenizer(config.model_config)
     chat_template = request.chat_template
     if chat_template is None:
         has_template = bool(getattr(tokenizer, "chat_template", None))
         chat_template = dataset.chat_template_default and has_template
-    prompts = list(tokenize(dataset.rows, tokenizer, chat_template=chat_template))
-    requests = sampled(prompts, request.samples)
+    wanted = [row for row in dataset.rows if any(n in mine for n in request_ids([row], samples))]
+    prompts = tokenize(wanted, tokenizer, chat_template=chat_template)
+    requests = [p for p in sampled(prompts, samples) if p.request_id in mine]
     return fit_prompts(requests, config.model_config.max_model_len, request.too_long)
 
 
@@ -114,7 +170,11 @@ def _stored_run(lake_path: Path | str, settings: Mapping[str, Any]) -> dict[str,
     return None
 
 
-def _count_run(summary: CaptureSummary, lake: Lake, *, resumed: bool) -> CaptureSummary:
+def _count_run(
+    summary: CaptureSummary, lake: Lake, share: Share | None, *, resumed: bool
+) -> CaptureSummary:
+    summary.share = str(share) if share else None
+    summary.run_status = lake.run(summary.run_id)["status"]
     columns = ["status", "num_prompt_tokens", "num_generated_tokens"]
     rows = lake.rows("requests", summary.run_id, columns).to_pylist()
     statuses = Counter(entry["status"] for entry in rows)

@@ -8,7 +8,7 @@ from typing import Any
 from tracer.errors import InputError, PromptTooLongError, first_line
 from tracer.records import DatasetRow
 
-__all__ = ["Prompt", "fit_prompts", "load_tokenizer", "sampled", "tokenize"]
+__all__ = ["Prompt", "fit_prompts", "load_tokenizer", "request_ids", "sampled", "tokenize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +105,38 @@ def fit_prompts(
     return [p if len(p.token_ids) <= limit else _truncated(p, limit) for p in prompts], []
 
 
-def sampled(prompts: Sequence[Prompt], samples: int) -> list[Prompt]:
-    """Every prompt as often as it is to be sampled: requests ``row``, ``row#1``, ``row#2``, ...
+def request_ids(rows: Iterable[DatasetRow], samples: int) -> list[str]:
+    """Ids of all requests, in order: every row as often as it is to be sampled.
+
+    Those of a row are ``row``, ``row#1``, ``row#2``, ...
 
     Raises:
         InputError: a row is called like a further sample of another one.
     """
-    if samples == 1:
-        return list(prompts)
-    row_ids = {prompt.request_id for prompt in prompts}
-    requests: list[Prompt] = []
-    for prompt in prompts:
-        for index in range(samples):
-            name = f"{prompt.request_id}#{index}" if index else prompt.request_id
-            if index and name in row_ids:
+    names = [row.row_id for row in rows]
+    known = set(names)
+    for name in names:
+        for index in range(1, samples):
+            if _sample(name, index) in known:
                 raise InputError(
-                    f"row {name!r} has the name that sample {index} of row"
-                    f" {prompt.request_id!r} would get",
+                    f"row {_sample(name, index)!r} has the name that sample {index} of row"
+                    f" {name!r} would get",
                     "rename one of them, or leave --samples at 1.",
                 )
-            requests.append(replace(prompt, request_id=name, sample_index=index))
-    return requests
+    return [_sample(name, index) for name in names for index in range(samples)]
+
+
+def sampled(prompts: Iterable[Prompt], samples: int) -> list[Prompt]:
+    """Every prompt as often as it is to be sampled, named as ``request_ids`` says."""
+    return [
+        replace(prompt, request_id=_sample(prompt.request_id, index), sample_index=index)
+        for prompt in prompts
+        for index in range(samples)
+    ]
+
+
+def _sample(row_id: str, index: int) -> str:
+    return f"{row_id}#{index}" if index else row_id
 
 
 def _truncated(prompt: Prompt, limit: int) -> Prompt:

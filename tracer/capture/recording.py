@@ -53,6 +53,9 @@ class Progress(Protocol):
 class CaptureSummary:
     """What a capture did. Counts are of the whole run, ``bytes`` and ``seconds`` of this call.
 
+    share: which one this call captured, None for all; run_status: complete, or running while
+        other shares are
+
     num_requests: finished ones with routing; num_uncaptured: finished, recording switched off
     num_aborted: given up by the engine; num_skipped: too long to be run
     num_rows: rows of `routing`; resumed_requests: committed by an earlier call
@@ -72,6 +75,8 @@ class CaptureSummary:
     bytes_written: int = 0
     seconds: float = 0.0
     tokens_per_s: float = 0.0
+    share: str | None = None
+    run_status: str = "running"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""

@@ -108,6 +108,26 @@ __all__ = ["command"]
     is_flag=True,
     help="Use parallel layouts whose rows were not proved right, such as expert parallelism.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Capture share I of N of the requests, counted from 0, while other processes capture the"
+    " others into the same lake; in a Slurm array:"
+    " $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT of --array=0-...",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Capture in N shares, each a task of Ray with an engine of its own; RAY_ADDRESS names a"
+    " cluster, else this machine is one.",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    metavar="G",
+    help="GPUs that each of the --workers asks Ray for.  [default: 1 where Ray has any, else 0]",
+)
 @click.option("--verbose", is_flag=True, help="Show the engine's log.")
 @format_option("table", "json")
 @click.argument("engine_options", nargs=-1, type=click.UNPROCESSED, metavar="[VLLM OPTIONS]...")
@@ -128,6 +148,8 @@ def command(**arguments: Any) -> None:
         tracer capture --model allenai/OLMoE-1B-7B-0924 --dataset mmlu --limit 500
         tracer capture --model M --dataset prompts.jsonl --domain-field topic --max-tokens 64
         tracer capture --model M --dataset prompts.jsonl --samples 4 --temperature 0.8 --stop END
+        tracer capture --model M --dataset mmlu --lake s3://bucket/lake --shard 0/8
+        tracer capture --model M --dataset mmlu --workers 8 --gpus-per-worker 1
     """
     output_format = arguments.pop("output_format")
     summary = _capture(**arguments)
@@ -152,6 +174,10 @@ def command(**arguments: Any) -> None:
     if summary["unmapped"]:
         listed = ", ".join(f"{name} ({n})" for name, n in summary["unmapped"].items())
         click.echo(f"subjects without a domain, kept as 'none': {listed}")
+    if summary["share"]:
+        status = summary["run_status"]
+        rest = "" if status == "complete" else ": other shares are not in the lake yet"
+        click.echo(f"share {summary['share']} is in the lake; the run is {status}{rest}")
     click.echo(
         f"{summary['bytes_written'] / 1e6:,.1f} MB in {summary['seconds']:,.1f} s,"
         f" {summary['tokens_per_s']:,.0f} tokens/s; lake {summary['lake']}"
@@ -159,13 +185,37 @@ def command(**arguments: Any) -> None:
 
 
 def _capture(
-    *, model: str, dataset: str, lake_path: str, verbose: bool, **options: Any
+    *,
+    model: str,
+    dataset: str,
+    lake_path: str,
+    verbose: bool,
+    shard: str | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    **options: Any,
 ) -> dict[str, Any]:
     from tracer.capture.manifest import CaptureRequest
     from tracer.datasets.options import DatasetOptions
+    from tracer.store.shares import Share
     from tracer.workflow.capture import capture_dataset
+    from tracer.workflow.workers import capture_with_workers
+
+    if shard is not None and workers is not None:
+        raise click.UsageError("--shard is one share, --workers runs all of them: give one.")
+    if gpus_per_worker is not None and workers is None:
+        raise click.UsageError("--gpus-per-worker belongs to --workers.")
+    if verbose and workers is not None:
+        raise click.UsageError("--verbose does not go with --workers; use --shard to see one.")
+    share = Share.parse(shard) if shard is not None else None
 
     fields = DatasetOptions.__dataclass_fields__
     dataset_options = DatasetOptions(**{name: options.pop(name) for name in fields})
     request = CaptureRequest(model=model, **options)
-    return capture_dataset(request, dataset, dataset_options, lake_path, verbose=verbose)
+    if workers is not None:
+        return capture_with_workers(
+            request, dataset, dataset_options, lake_path, workers, gpus=gpus_per_worker
+        )
+    return capture_dataset(
+        request, dataset, dataset_options, lake_path, share=share, verbose=verbose
+    )

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from tracer.store.shares import BATCHES_OF_A_SHARE
+
 __all__ = ["batch_app_id", "batch_of_sums", "last_batches"]
 
 _SUMS = re.compile(r"usage_by_domain/(?P<run>[^/]+)/(?P<number>\d{6,})-[^/]*\.parquet")
@@ -23,10 +25,15 @@ def batch_of_sums(name: str) -> tuple[str, int] | None:
     return (found["run"], int(found["number"])) if found else None
 
 
-def last_batches(names: Iterable[str]) -> dict[str, int]:
-    """Number of the last batch of each run among files of `requests`, merged or not."""
-    last: dict[str, int] = {}
+def last_batches(names: Iterable[str]) -> dict[tuple[str, int], int]:
+    """Number of the last batch by (run, share) among files of `requests`, merged or not.
+
+    Of a merged file that holds several shares, only the last of them is told.
+    """
+    last: dict[tuple[str, int], int] = {}
     for name in names:
         if found := _REQUESTS.fullmatch(name):
-            last[found["run"]] = max(last.get(found["run"], -1), int(found["number"]))
+            number = int(found["number"])
+            key = (found["run"], number // BATCHES_OF_A_SHARE)
+            last[key] = max(last.get(key, -1), number)
     return last

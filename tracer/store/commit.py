@@ -34,6 +34,7 @@ from tracer.store.manifests import (
 )
 from tracer.store.parquet_files import ShardFile, write_table
 from tracer.store.parquet_source import read_footer
+from tracer.store.shares import BATCHES_OF_A_SHARE, share_of
 from tracer.store.storage import Lock, Storage
 
 __all__ = [
@@ -74,10 +75,16 @@ def commit_batch(lake: Lake, run_id: str, batch: int, files: Iterable[ShardFile]
     _publish(lake, run_id, stage_batch(lake.storage, run_id, batch, list(files)))
 
 
-def recover(lake: Lake, run_id: str, lock: Lock) -> int:
+def recover(lake: Lake, run_id: str, lock: Lock, share: int | None = None) -> int:
     """Bring a run back to whole batches after a crash, under the run's write lock.
 
     Finishes batches that were staged, then removes ``stray_files``.
+
+    Args:
+        lake: which.
+        run_id: of the run.
+        lock: what is held.
+        share: what this one wrote alone, under its own lock; others may be writing.
 
     Returns:
         Number of files removed.
@@ -86,8 +93,9 @@ def recover(lake: Lake, run_id: str, lock: Lock) -> int:
         LakeBusyError: another process has taken the run over.
     """
     for staged in staged_batches(lake.storage, run_id):
-        _publish(lake, run_id, staged)
-    strays = stray_files(lake, run_id)
+        if share in (None, share_of(staged)):
+            _publish(lake, run_id, staged)
+    strays = [name for name in stray_files(lake, run_id) if share in (None, share_of(name))]
     for name in strays:
         lock.check()
         lake.storage.remove(name)
@@ -114,9 +122,9 @@ def stray_files(lake: Lake, run_id: str) -> list[str]:
     return strays
 
 
-def next_batch(lake: Lake, run_id: str) -> int:
-    """Number of the first batch that was not committed yet."""
-    batch = lake.last_batches().get(run_id, -1) + 1
+def next_batch(lake: Lake, run_id: str, share: int = 0) -> int:
+    """Number of the first batch of a share that was not committed yet."""
+    batch = lake.last_batches().get((run_id, share), share * BATCHES_OF_A_SHARE - 1) + 1
     # Another Delta tool may have merged the files, or the run was deleted with half a batch in the
     # tables: the ids of the commits stay, and what has a known one is not committed.
     tables = [lake.delta(table) for table in COMMIT_ORDER if not lake.is_absent(table)]

@@ -8,6 +8,7 @@ from tracer.store.commit import COMMIT_ORDER
 from tracer.store.lake import Lake, check_run_id
 from tracer.store.removed_files import note_removed
 from tracer.store.replace_files import replace_files
+from tracer.store.shares import forget_split
 
 __all__ = ["delete_run"]
 
@@ -39,6 +40,7 @@ def delete_run(lake: Lake, run_id: str, done: Callable[[str], None]) -> int:
         lake.delta("runs").delete(f"run_id = '{run_id}'")
         # Or the next writer of a run of this name would finish these batches.
         lake.storage.remove_folder(f"_tracer/staged/{run_id}")
+        forget_split(lake.storage, run_id)
         done("runs")
         num_bytes = 0
         for table in reversed(COMMIT_ORDER):

@@ -37,6 +37,7 @@ from tracer.store.delta_tables import (
 from tracer.store.lake_location import is_lake, open_storage
 from tracer.store.parquet_rows import RESTORE, rows_of_run, told_as_damage
 from tracer.store.parquet_source import arrow_source, is_outage, read_footer
+from tracer.store.shares import BATCHES_OF_A_SHARE, holding_run
 from tracer.store.storage import Lock, Storage
 
 __all__ = ["Lake", "check_run_id", "utc_now"]
@@ -189,8 +190,10 @@ class Lake:
 
         def is_whole(file: str) -> bool:
             batch = batch_of_sums(self.storage.name_of(file))
-            # None: merged, or of another Delta tool. Batches are committed one after the other.
-            if batch is None or batch[1] <= last.get(batch[0], -1):
+            # None: merged, or of another Delta tool. A share commits one batch after the other.
+            if batch is None:
+                return True
+            if batch[1] <= last.get((batch[0], batch[1] // BATCHES_OF_A_SHARE), -1):
                 return True
             try:
                 version = self.delta("requests").transaction_version(batch_app_id(*batch))
@@ -200,8 +203,8 @@ class Lake:
 
         return [file for file in files if is_whole(file)]
 
-    def last_batches(self) -> dict[str, int]:
-        """Number of the last batch of each run whose file `requests` has, merged or not."""
+    def last_batches(self) -> dict[tuple[str, int], int]:
+        """Number of the last batch by (run, share) whose file `requests` has, merged or not."""
         return last_batches(self.storage.name_of(file) for file in self.named_files("requests"))
 
     def dataset(self, table: str, files: Sequence[str]) -> ds.Dataset | None:
@@ -312,12 +315,12 @@ class Lake:
         return total
 
     def writing(self, run_id: str) -> AbstractContextManager[Lock]:
-        """Hold the run's write lock; it ends with the process.
+        """Hold the run's write lock, and those of all its shares; they end with the process.
 
         Raises:
-            LakeBusyError: another process holds it.
+            LakeBusyError: another process holds one.
         """
-        return self._locked(run_id, "lock")
+        return holding_run(self.storage, check_run_id(run_id))
 
     def compacting(self, run_id: str) -> AbstractContextManager[Lock]:
         """Hold the lock of those who merge a run's files or take them away; writers do not ask.
@@ -325,10 +328,7 @@ class Lake:
         Raises:
             LakeBusyError: another process holds it.
         """
-        return self._locked(run_id, "compact-lock")
-
-    def _locked(self, run_id: str, kind: str) -> AbstractContextManager[Lock]:
-        return self.storage.locked(f"_tracer/locks/{check_run_id(run_id)}.{kind}", run_id)
+        return self.storage.locked(f"_tracer/locks/{check_run_id(run_id)}.compact-lock", run_id)
 
 
 def _reason(error: Exception) -> str:

@@ -1,16 +1,31 @@
 """Writes one run into a lake, in numbered batches, from wherever an earlier attempt stopped."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tracer.store.commit import commit_batch, next_batch, recover, write_requests
 from tracer.store.lake import Lake, utc_now
 from tracer.store.parquet_files import ShardFile
+from tracer.store.shares import (
+    Share,
+    check_split,
+    forget_split,
+    holding_share,
+    in_turn,
+    note_split,
+)
 from tracer.store.storage import Lock
 
-__all__ = ["SHARD_CHOICES", "RunWriter", "chunks_by_choices", "writing_run"]
+__all__ = [
+    "SHARD_CHOICES",
+    "RunWriter",
+    "chunks_by_choices",
+    "finish_share",
+    "writing_run",
+    "writing_share",
+]
 
 # A shard holds about this many choices: 16 MB at k = 8, OLMoE-like.
 #
@@ -77,20 +92,118 @@ def writing_run(
     """
     run_id = row["run_id"]
     with lake.writing(run_id) as lock:
-        lake.add_columns()
-        stored = {known["run_id"]: known for known in lake.runs()}.get(run_id)
-        if stored is not None and refuse is not None:
-            refuse(stored, row)
-        started_at = stored["started_at"] if stored else utc_now()
-        row = {**row, "status": "running", "started_at": started_at, "finished_at": None}
-        if stored is None:
-            lake.put_run(row)
+        row = _begin(lake, row, refuse)
         recover(lake, run_id, lock)
         done = frozenset(lake.request_status(run_id))
         yield RunWriter(lake, run_id, done, next_batch(lake, run_id), lock)
         lock.check()
-        if stored is None or stored["status"] != "complete":
-            lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
+        _complete(lake, row)
+
+
+@contextmanager
+def writing_share(
+    lake: Lake,
+    row: Mapping[str, Any],
+    share: Share,
+    request_ids: Collection[str],
+    refuse: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None,
+) -> Iterator[RunWriter]:
+    """As ``writing_run``, for one share of the run, while other processes write the others.
+
+    Args:
+        lake: where to.
+        row: of `runs`, without status and times.
+        share: which; see ``tracer.store.shares``.
+        request_ids: of the whole run. The share that finds all of them in the lake when it ends
+            makes the run complete.
+        refuse: as there.
+
+    Raises:
+        LakeBusyError: another process writes this share, or the whole run.
+        InputError: the run is split into another number of shares.
+    """
+    run_id = row["run_id"]
+    with ExitStack() as stack:
+        with in_turn(lake.storage, run_id):
+            row = _begin(lake, row, refuse)
+            if row["status"] != "complete":
+                note_split(lake.storage, run_id, share.count)
+            lock = stack.enter_context(holding_share(lake.storage, run_id, share))
+        recover(lake, run_id, lock, share.index)
+        done = frozenset(lake.request_status(run_id))
+        yield RunWriter(lake, run_id, done, next_batch(lake, run_id, share.index), lock)
+        lock.check()
+        _complete_if_whole(lake, row, request_ids)
+
+
+def finish_share(
+    lake: Lake,
+    row: Mapping[str, Any],
+    share: Share,
+    mine: Collection[str],
+    request_ids: Collection[str],
+) -> bool:
+    """End a share that was stopped after its last request was in the lake; False if it was not.
+
+    Args:
+        lake: which.
+        row: the run's, as stored.
+        share: which.
+        mine: ids of its requests.
+        request_ids: of the whole run.
+
+    Raises:
+        LakeBusyError: another process writes this share.
+        InputError: the run is split into another number of shares.
+    """
+    run_id = row["run_id"]
+    check_split(lake.storage, run_id, share.count)
+    with holding_share(lake.storage, run_id, share) as lock:
+        if not lake.request_status(run_id).keys() >= set(mine):
+            return False
+        recover(lake, run_id, lock, share.index)
+        _complete_if_whole(lake, row, request_ids)
+        return True
+
+
+def _complete_if_whole(lake: Lake, row: Mapping[str, Any], request_ids: Collection[str]) -> None:
+    """Complete the run of ``row`` if all its requests are in the lake.
+
+    Who asks last finds them all; several that do write the same row once, for they take turns.
+    """
+    run_id = row["run_id"]
+    with in_turn(lake.storage, run_id) as lock:
+        if lake.request_status(run_id).keys() >= set(request_ids):
+            lock.check()
+            _complete(lake, row)
+
+
+def _begin(
+    lake: Lake,
+    row: Mapping[str, Any],
+    refuse: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None,
+) -> dict[str, Any]:
+    """Put the run into `runs`, unless it is there; returns its row with status and times."""
+    lake.add_columns()
+    stored = _stored(lake, row["run_id"])
+    if stored is not None:
+        if refuse is not None:
+            refuse(stored, row)
+        return {**row, **{name: stored[name] for name in ("status", "started_at", "finished_at")}}
+    begun = {**row, "status": "running", "started_at": utc_now(), "finished_at": None}
+    lake.put_run(begun)
+    return begun
+
+
+def _complete(lake: Lake, row: Mapping[str, Any]) -> None:
+    stored = _stored(lake, row["run_id"])
+    if stored is None or stored["status"] != "complete":
+        lake.put_run({**row, "status": "complete", "finished_at": utc_now()})
+    forget_split(lake.storage, row["run_id"])
+
+
+def _stored(lake: Lake, run_id: str) -> dict[str, Any] | None:
+    return {known["run_id"]: known for known in lake.runs()}.get(run_id)
 
 
 def chunks_by_choices(lengths: Iterable[tuple[Any, int]], per_token: int) -> Iterator[list[Any]]:
