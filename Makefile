@@ -2,7 +2,7 @@
 # make test    set up and pass the tests
 # make check   lint, format, types
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
-# make docs   rewrite the tables of docs/lake.md and the catalogue of docs/queries.md
+# make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
 # make test-ray   a capture by workers of Ray, one of them killed, in an environment of its own
@@ -86,6 +86,7 @@ check: setup
 docs: setup
 	$(BIN)/python docs/write_lake_tables.py
 	$(BIN)/python docs/write_queries.py
+	$(BIN)/python docs/write_job_schema.py
 
 report-pictures: setup
 	PYTHONPATH=. $(BIN)/python docs/write_report_pictures.py

@@ -20,11 +20,14 @@ BEGIN, END = "<!-- catalogue: made by `make docs` from queries/ -->", "<!-- end 
 GROUPS = {
     "other_": "Two runs",
     "cosine_entries": "Router matrices (recorded with `--router-weights`)",
+    "candidate_usage": "Candidates beyond top-k (recorded with `--top-m`)",
     "expert_logits": "Router logits (recorded with `--router-logits`)",
     "logit_entries": "Router logits (recorded with `--router-logits`)",
     "scoped_tokens": "Token ids",
     "routed_tokens": "Choices of every token",
+    "expert_pairs": "Choices of every token",
     "expert_choices": "Choices of every token",
+    "budget_usage": "Choices of every token",
     "": "Sums of choices per request",
 }
 
@@ -76,6 +79,7 @@ def measure_section(measure: Measure) -> list[str]:
 def polars_runs(measure: Measure) -> bool:
     """Whether Polars runs the measure, tried on relations without rows."""
     asked = {"run_id": "r", "num_experts": 2, "top_k": 1, "moe_layers": [0], "tokens": "all"}
+    asked |= {"renormalised": False, "template_prefix": 0, "template_suffix": 0}
     names = {"request_id": "", "origin": "", "domain": "", "num_prompt_tokens": 0}
     frames = {}
     for prefix in ("", OTHER):

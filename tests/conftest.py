@@ -11,11 +11,14 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs a browser or an engine where there is none, saying what to install."""
+    """Skip what needs a browser, systemd or an engine that is not there, saying what to install."""
     reasons = {
         "browser": None
         if shutil.which("chromium")
         else "needs a browser: apt-get install chromium",
+        "systemd": None
+        if shutil.which("systemd-analyze")
+        else "needs systemd-analyze: apt-get install systemd",
         "engine": None if importlib.util.find_spec("vllm") else "needs vLLM: make setup",
     }
     for item in items:

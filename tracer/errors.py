@@ -17,6 +17,7 @@ __all__ = [
     "InputError",
     "LakeBusyError",
     "MissingLibraryError",
+    "NoServerError",
     "NotALakeError",
     "PromptTooLongError",
     "QueryError",
@@ -188,6 +189,12 @@ class EngineFailedError(TracerError):
     def with_log(self, log: Path | None) -> "EngineFailedError":
         """The same error, naming the file that holds the engine's own words."""
         return EngineFailedError(self.stage, self.reason, log)
+
+
+class NoServerError(TracerError):
+    """No serving process records there, or it does not answer."""
+
+    exit_code = 4
 
 
 class UnsupportedModelError(TracerError):

@@ -72,8 +72,13 @@ def whole_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_whole(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes, *, mode: int | None = None) -> Path:
     """Write ``content`` under a hidden name beside ``path``, then rename; makes its folder.
+
+    Args:
+        path: the file to be.
+        content: all of it.
+        mode: permissions of the file; by default those that the umask leaves.
 
     Raises:
         InputError: the file cannot be written; what stood at ``path`` is untouched.
@@ -82,6 +87,8 @@ def write_whole(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden.write_bytes(content)
+        if mode is not None:
+            hidden.chmod(mode)
         hidden.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@
 -- reads   expert_logits, experts, model
 -- binds   none
 -- yields  layer_id, num_tokens [tokens], switch_loss, switch_loss_closed_form,
---         entropy_loss [nats], column_loss [nats]
+--         entropy_loss [nats, 0 or less], column_loss [nats, 0 or less]
 -- key     layer_id
 -- values  switch_loss, entropy_loss, column_loss
 -- null    uniform

@@ -13,7 +13,7 @@
 -- asks    Which experts are chosen together, more or less often than by chance?
 -- source  OLMoE (arXiv 2409.02060) Eq. 6 for the shares given an expert; its published code counts
 --         only choices of neighbouring ranks, which co_activation_adjacent does
--- reads   routed_tokens, ranks, experts, model
+-- reads   expert_pairs, experts, model
 -- binds   none
 -- yields  layer_id, expert_id, second_expert_id, num_tokens [tokens that chose both],
 --         joint_share [share of tokens], share_given_expert [share of the first one's tokens],
@@ -23,35 +23,7 @@
 -- values  share_given_expert, share_given_second, phi, lift
 -- null    swaps
 -- order   layer_id, expert_id, second_expert_id
-with rank_pairs as (
-    select lower_ranks.rank as one, higher_ranks.rank as two
-    from ranks as lower_ranks
-    join ranks as higher_ranks on lower_ranks.rank < higher_ranks.rank
-),
-counted as (
-    -- In the order of ranks; the smaller id is told from the larger one once for each group.
-    select
-        routed_tokens.layer_id,
-        routed_tokens.expert_ids[rank_pairs.one] as one,
-        routed_tokens.expert_ids[rank_pairs.two] as two,
-        count(*) as num_tokens
-    from routed_tokens
-    cross join rank_pairs
-    group by
-        routed_tokens.layer_id,
-        routed_tokens.expert_ids[rank_pairs.one],
-        routed_tokens.expert_ids[rank_pairs.two]
-),
-together as (
-    select
-        layer_id,
-        least(one, two) as expert_id,
-        greatest(one, two) as second_expert_id,
-        sum(num_tokens) as num_tokens
-    from counted
-    group by layer_id, least(one, two), greatest(one, two)
-),
-used as (
+with used as (
     -- An expert is in k - 1 pairs of each of its tokens; that saves a second look at all tokens.
     select
         sides.layer_id,
@@ -59,10 +31,10 @@ used as (
         sum(sides.num_tokens) / nullif(cast(max(model.top_k) - 1 as double), 0) as num_tokens
     from (
         select layer_id, expert_id, num_tokens
-        from together
+        from expert_pairs
         union all
         select layer_id, second_expert_id as expert_id, num_tokens
-        from together
+        from expert_pairs
     ) as sides
     cross join model
     group by sides.layer_id, sides.expert_id
@@ -78,7 +50,7 @@ grid as (
         first.layer_id,
         first.expert_id,
         second.expert_id as second_expert_id,
-        cast(coalesce(together.num_tokens, 0) as double) as both_chosen,
+        cast(coalesce(expert_pairs.num_tokens, 0) as double) as both_chosen,
         cast(coalesce(first_used.num_tokens, 0) as double) as first_chosen,
         cast(coalesce(second_used.num_tokens, 0) as double) as second_chosen,
         totals.num_tokens as total
@@ -90,10 +62,10 @@ grid as (
         on first.layer_id = first_used.layer_id and first.expert_id = first_used.expert_id
     left join used as second_used
         on second.layer_id = second_used.layer_id and second.expert_id = second_used.expert_id
-    left join together
-        on first.layer_id = together.layer_id
-        and first.expert_id = together.expert_id
-        and second.expert_id = together.second_expert_id
+    left join expert_pairs
+        on first.layer_id = expert_pairs.layer_id
+        and first.expert_id = expert_pairs.expert_id
+        and second.expert_id = expert_pairs.second_expert_id
 )
 select
     layer_id,

@@ -18,6 +18,7 @@
 --         listed_eci_mean [the same, 0 where not listed], candidate [boolean], member [boolean]
 -- key     layer_id, expert_id
 -- values  presence, rank_mean, rank_var
+-- jumps   presence, rank_mean, rank_var
 -- null    experts
 -- order   layer_id, expert_id
 with rules as (

@@ -4,8 +4,11 @@
 -- the domains' lists hold, not of all gate weight. If all listed weights were equal and the members
 -- always listed, it would be |C| / k: a reference that mostly restates the size, and no chance
 -- level. Lift is coverage over it. Influence density is the mean share of a member over that of
--- any other expert, with the reference (E - |C|) / (k - |C|). Both are empty where nothing is left
--- for the others. The null renames experts in each domain on its own: domains agree by chance.
+-- any other expert, with the reference (E - |C|) / (k - |C|). Both are empty, for infinite, where
+-- nothing is left for the others, as it may be in draws: so the inverse, 0 there, has the interval
+-- and the chance. Those of the density are one over its bounds, and one over its mean is the
+-- harmonic mean, as `tracer audit` has them. The null renames experts in each domain on its own:
+-- domains agree by chance.
 --
 -- asks    How much of the routing does the committee of a layer take?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Table 5 and Eq. 12; the lift is ours
@@ -16,9 +19,11 @@
 --         size [members], coverage [share of listed ECI],
 --         coverage_equal_weight [the same if weights were equal],
 --         coverage_lift [coverage over it], influence_density [member share over other's],
---         influence_density_equal_weight [the same if weights were equal]
+--         inverse_density [other's share over member's],
+--         influence_density_equal_weight [density if weights were equal]
 -- key     layer_id
--- values  size, coverage, coverage_lift, influence_density
+-- values  size, coverage, coverage_lift, inverse_density
+-- jumps   size, coverage, coverage_lift, inverse_density
 -- null    experts
 -- order   layer_id
 with rules as (
@@ -201,6 +206,11 @@ select
         when 1 - coverage >= 1e-12
             then coverage / size / ((1 - coverage) / (num_experts - size))
     end as influence_density,
+    case
+        when size = 0 or size >= num_experts then 1
+        when 1 - coverage < 1e-12 then 0
+        else (1 - coverage) / (num_experts - size) / nullif(coverage / size, 0)
+    end as inverse_density,
     case
         when size < depth then (num_experts - size) / (depth - size)
     end as influence_density_equal_weight

@@ -3,43 +3,60 @@
 -- For every budget k' up to the run's k, each token keeps its k' best experts and the lists of
 -- domains go k' deep; committees are chosen as in `committee`. Retained is the share of the
 -- committee of budget k that is also in that of k'. The closed form is what experts drawn at
--- random, as many as the committee of k' has, would retain. Gate weights are those recorded, not
--- scaled anew to k' experts, as `tracer.analysis.retention` does for models that renormalise.
+-- random, as many as the committee of k' has, would retain. candidate_retention goes beyond k.
+-- Weights of the experts that a token keeps can be scaled to sum to 1. The default does so where the
+-- run's model scales those of its k, as the model would with k' experts, and as the weights of the
+-- authors' code are. "no" has the recorded weights as they are: of a model that scales none, those
+-- are the softmax over all experts, which the paper's equations average (Eq. 2 and 3).
 -- Hidden states are those of the run, so a model that runs with k' experts may differ; the paper
--- does not say which it did. Budgets beyond k need more than the chosen experts:
--- `tracer.analysis.retention` reads the candidates of `--top-m`.
--- The null renames experts in each domain on its own, in all budgets alike.
+-- does not say which it did. The null renames experts in each domain on its own, in all budgets
+-- alike.
 --
 -- asks    Does the committee stay when tokens have fewer experts?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) section 4.3, Figure 5
--- reads   expert_choices, model, ranks, scoped_requests
+-- reads   budget_usage, model, scoped_requests
 -- binds   $min_presence = 0.8: least share of domains that must list a candidate.
+--         $renormalise = "model" or "yes" or "no": whether the weights that a token keeps are scaled
+--         to sum to 1, model: as the run's model does.
 -- yields  layer_id, budget [experts a token keeps], size [experts in the committee],
 --         retained [share of the committee of budget k],
 --         retained_closed_form [for experts at random]
 -- key     layer_id, budget
 -- values  size, retained
+-- jumps   size, retained
 -- null    experts
 -- order   layer_id, budget
 with domains as (
     select count(distinct domain) as num_domains
     from scoped_requests
 ),
-by_rank as (
-    select layer_id, domain, rank, expert_id, sum(gate_weight) as weight_sum
-    from expert_choices
-    group by layer_id, domain, rank, expert_id
+rules as (
+    select
+        top_k,
+        num_experts,
+        case
+            when $renormalise = 'model' and renormalised then 1
+            when $renormalise = 'yes' then 1
+            else 0
+        end as scaled
+    from model
 ),
 used as (
     select
-        ranks.rank as budget,
-        by_rank.layer_id,
-        by_rank.domain,
-        by_rank.expert_id,
-        sum(by_rank.weight_sum) as weight_sum
-    from by_rank
-    join ranks on by_rank.rank <= ranks.rank
-    group by ranks.rank, by_rank.layer_id, by_rank.domain, by_rank.expert_id
+        budget_usage.budget,
+        budget_usage.layer_id,
+        budget_usage.domain,
+        budget_usage.expert_id,
+        sum(
+            case when rules.scaled = 1 then budget_usage.share_sum else budget_usage.weight_sum end
+        ) as weight_sum
+    from budget_usage
+    cross join rules
+    group by
+        budget_usage.budget,
+        budget_usage.layer_id,
+        budget_usage.domain,
+        budget_usage.expert_id
 ),
 ranked as (
     select
@@ -134,7 +151,7 @@ members as (
 full_committees as (
     select members.layer_id, members.expert_id
     from members
-    join model on members.budget = model.top_k
+    join rules on members.budget = rules.top_k
 ),
 full_sizes as (
     select layer_id, count(*) as size
@@ -158,8 +175,8 @@ select
     found.budget,
     cast(found.size as double) as size,
     found.num_kept / cast(full_sizes.size as double) as retained,
-    found.size / cast(model.num_experts as double) as retained_closed_form
+    found.size / cast(rules.num_experts as double) as retained_closed_form
 from found
 join full_sizes on found.layer_id = full_sizes.layer_id
-cross join model
+cross join rules
 order by found.layer_id, found.budget

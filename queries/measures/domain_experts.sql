@@ -14,6 +14,7 @@
 --         usage_of_max [largest over the domains of its use over the most used expert's]
 -- key     layer_id, expert_id
 -- values  num_domains, usage_of_max
+-- jumps   num_domains
 -- null    labels
 -- order   layer_id, expert_id
 with used as (

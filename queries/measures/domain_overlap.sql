@@ -13,6 +13,7 @@
 --         jaccard_closed_form [mean over random lists]
 -- key     layer_id, domain_a, domain_b
 -- values  jaccard
+-- jumps   jaccard
 -- null    experts
 -- order   layer_id, domain_a, domain_b
 with rules as (

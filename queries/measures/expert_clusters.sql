@@ -21,6 +21,7 @@
 --         between_correlation [mean over pairs of two clusters], contrast [within - between]
 -- key     layer_id, expert_id
 -- values  cluster_size, cluster_load, num_clusters, contrast
+-- jumps   cluster_size, cluster_load, num_clusters, contrast
 -- null    dealt
 -- order   layer_id, expert_id
 with totals as (

@@ -14,7 +14,7 @@
 -- source  KD detection (arXiv 2510.16968): specialisation and collaboration of experts compared by
 --         a Wasserstein distance free of permutations; it does not print the profiles, which are
 --         our choice
--- reads   expert_usage, other_expert_usage, expert_choices, other_expert_choices, experts,
+-- reads   expert_usage, other_expert_usage, expert_pairs, other_expert_pairs, experts,
 --         other_experts, model, other_model
 -- binds   none
 -- yields  layer_id, other_layer_id, load_distance [relative load],
@@ -98,24 +98,12 @@ other_workers as (
     group by layer_id, expert_id
 ),
 pairs as (
-    select one.layer_id, cast(count(*) as double) as num_tokens
-    from expert_choices as one
-    join expert_choices as two
-        on one.request_id = two.request_id
-        and one.position = two.position
-        and one.layer_id = two.layer_id
-        and one.expert_id < two.expert_id
-    group by one.layer_id, one.expert_id, two.expert_id
+    select layer_id, cast(num_tokens as double) as num_tokens
+    from expert_pairs
 ),
 other_pairs as (
-    select one.layer_id, cast(count(*) as double) as num_tokens
-    from other_expert_choices as one
-    join other_expert_choices as two
-        on one.request_id = two.request_id
-        and one.position = two.position
-        and one.layer_id = two.layer_id
-        and one.expert_id < two.expert_id
-    group by one.layer_id, one.expert_id, two.expert_id
+    select layer_id, cast(num_tokens as double) as num_tokens
+    from other_expert_pairs
 ),
 possible as (
     select cast(num_experts as double) * (num_experts - 1) / 2 as number

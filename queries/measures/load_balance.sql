@@ -26,6 +26,7 @@
 -- key     layer_id
 -- values  min_load, max_load, max_violation, load_cv, load_entropy, effective_experts,
 --         inverse_concentration, load_gini, never_chosen
+-- jumps   never_chosen
 -- null    uniform
 -- order   layer_id
 with used as (

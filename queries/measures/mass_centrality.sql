@@ -10,47 +10,41 @@
 -- asks    Is an expert's mass enough to tell how it is tied to others?
 -- source  INFORM (arXiv 2602.04291) says that mass and other importance diverge; this analogue on
 --         routed experts is ours
--- reads   expert_choices, expert_usage, experts
+-- reads   expert_pairs, expert_usage, experts, model
 -- binds   none
 -- yields  layer_id, num_experts [experts compared], num_ties [pairs with positive phi],
 --         spearman [-1 to 1]
 -- key     layer_id
 -- values  num_ties, spearman
+-- jumps   num_ties, spearman
 -- null    swaps
 -- order   layer_id
-with totals as (
-    select layer_id, cast(count(*) as double) as num_tokens
-    from expert_choices
-    where rank = 1
-    group by layer_id
-),
-masses as (
-    select layer_id, expert_id, sum(weight_sum) as weight_sum
+with used as (
+    select
+        layer_id,
+        expert_id,
+        cast(sum(num_choices) as double) as num_tokens,
+        sum(weight_sum) as weight_sum
     from expert_usage
     group by layer_id, expert_id
 ),
+totals as (
+    select used.layer_id, sum(used.num_tokens) / max(model.top_k) as num_tokens
+    from used
+    cross join model
+    group by used.layer_id
+),
 shares as (
-    select
-        expert_choices.layer_id,
-        expert_choices.expert_id,
-        count(*) / max(totals.num_tokens) as share
-    from expert_choices
-    join totals on expert_choices.layer_id = totals.layer_id
-    group by expert_choices.layer_id, expert_choices.expert_id
+    select used.layer_id, used.expert_id, used.num_tokens / totals.num_tokens as share
+    from used
+    join totals on used.layer_id = totals.layer_id
 ),
 pairs as (
-    select
-        one.layer_id,
-        one.expert_id,
-        two.expert_id as other_expert_id,
-        cast(count(*) as double) as num_tokens
-    from expert_choices as one
-    join expert_choices as two
-        on one.request_id = two.request_id
-        and one.position = two.position
-        and one.layer_id = two.layer_id
-        and one.expert_id <> two.expert_id
-    group by one.layer_id, one.expert_id, two.expert_id
+    select layer_id, expert_id, second_expert_id as other_expert_id, num_tokens
+    from expert_pairs
+    union all
+    select layer_id, second_expert_id as expert_id, expert_id as other_expert_id, num_tokens
+    from expert_pairs
 ),
 ties as (
     select
@@ -75,13 +69,12 @@ sums as (
 valued as (
     select
         experts.layer_id,
-        round(coalesce(masses.weight_sum, 0), 9) as mass,
+        round(coalesce(used.weight_sum, 0), 9) as mass,
         coalesce(sums.degree, 0) as degree,
         round(coalesce(sums.centrality, 0), 12) as centrality
     from experts
     join totals on experts.layer_id = totals.layer_id
-    left join masses
-        on experts.layer_id = masses.layer_id and experts.expert_id = masses.expert_id
+    left join used on experts.layer_id = used.layer_id and experts.expert_id = used.expert_id
     left join sums on experts.layer_id = sums.layer_id and experts.expert_id = sums.expert_id
 ),
 ranked as (

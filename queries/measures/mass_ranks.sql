@@ -11,47 +11,41 @@
 -- asks    Do the experts with most mass also hold the routing together?
 -- source  INFORM (arXiv 2602.04291), which sets routing mass and interaction topology against
 --         importance by gradients; this analogue on routed experts is ours. Neither is importance
--- reads   expert_choices, expert_usage, experts
+-- reads   expert_pairs, expert_usage, experts, model
 -- binds   none
 -- yields  layer_id, expert_id, mass [sum of gate weights per token], mass_rank [1 = most],
 --         degree [ties], centrality [sum of phi], centrality_rank [1 = most]
 -- key     layer_id, expert_id
 -- values  degree, centrality
+-- jumps   degree
 -- null    swaps
 -- order   layer_id, mass_rank
-with totals as (
-    select layer_id, cast(count(*) as double) as num_tokens
-    from expert_choices
-    where rank = 1
-    group by layer_id
-),
-masses as (
-    select layer_id, expert_id, sum(weight_sum) as weight_sum
+with used as (
+    select
+        layer_id,
+        expert_id,
+        cast(sum(num_choices) as double) as num_tokens,
+        sum(weight_sum) as weight_sum
     from expert_usage
     group by layer_id, expert_id
 ),
+totals as (
+    select used.layer_id, sum(used.num_tokens) / max(model.top_k) as num_tokens
+    from used
+    cross join model
+    group by used.layer_id
+),
 shares as (
-    select
-        expert_choices.layer_id,
-        expert_choices.expert_id,
-        count(*) / max(totals.num_tokens) as share
-    from expert_choices
-    join totals on expert_choices.layer_id = totals.layer_id
-    group by expert_choices.layer_id, expert_choices.expert_id
+    select used.layer_id, used.expert_id, used.num_tokens / totals.num_tokens as share
+    from used
+    join totals on used.layer_id = totals.layer_id
 ),
 pairs as (
-    select
-        one.layer_id,
-        one.expert_id,
-        two.expert_id as other_expert_id,
-        cast(count(*) as double) as num_tokens
-    from expert_choices as one
-    join expert_choices as two
-        on one.request_id = two.request_id
-        and one.position = two.position
-        and one.layer_id = two.layer_id
-        and one.expert_id <> two.expert_id
-    group by one.layer_id, one.expert_id, two.expert_id
+    select layer_id, expert_id, second_expert_id as other_expert_id, num_tokens
+    from expert_pairs
+    union all
+    select layer_id, second_expert_id as expert_id, expert_id as other_expert_id, num_tokens
+    from expert_pairs
 ),
 ties as (
     select
@@ -77,13 +71,12 @@ valued as (
     select
         experts.layer_id,
         experts.expert_id,
-        coalesce(masses.weight_sum, 0) / totals.num_tokens as mass,
+        coalesce(used.weight_sum, 0) / totals.num_tokens as mass,
         coalesce(sums.degree, 0) as degree,
         coalesce(sums.centrality, 0) as centrality
     from experts
     join totals on experts.layer_id = totals.layer_id
-    left join masses
-        on experts.layer_id = masses.layer_id and experts.expert_id = masses.expert_id
+    left join used on experts.layer_id = used.layer_id and experts.expert_id = used.expert_id
     left join sums on experts.layer_id = sums.layer_id and experts.expert_id = sums.expert_id
 ),
 ranked as (

@@ -11,7 +11,7 @@
 -- source  EASY-EP (arXiv 2504.06792), without its norms of outputs and its change of the residual
 -- reads   expert_usage, experts, model
 -- binds   $keep = 0: experts to keep in each layer; 0 keeps half of them, rounded up.
---         $by = "mass": what is shared, mass (gate weights) or frequency (choices).
+--         $by = "mass" or "frequency": what is shared, mass (gate weights) or frequency (choices).
 -- yields  layer_id, expert_id, score_rank [1 = largest], score [share of the layer's routing],
 --         kept [1 = keep, 0 = prune], kept_share [share of the layer's routing],
 --         kept_share_even [keep / E]

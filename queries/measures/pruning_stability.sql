@@ -14,11 +14,12 @@
 -- source  EASY-EP (arXiv 2504.06792): a few demonstrations find a stable set of experts
 -- reads   expert_usage, experts, model, scoped_requests
 -- binds   $keep = 0: experts to keep in each layer; 0 keeps half of them, rounded up.
---         $by = "mass": what is shared, mass (gate weights) or frequency (choices).
+--         $by = "mass" or "frequency": what is shared, mass (gate weights) or frequency (choices).
 -- yields  layer_id, sample_size [requests in each sample], jaccard [0 to 1],
 --         jaccard_closed_form [of two random sets]
 -- key     layer_id, sample_size
 -- values  jaccard
+-- jumps   jaccard
 -- null    uniform
 -- order   layer_id, sample_size
 with origins as (

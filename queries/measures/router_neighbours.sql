@@ -8,7 +8,7 @@
 --
 -- asks    Are experts with similar router rows redundant: chosen together?
 -- source  GatePro (arXiv 2510.13079) for the nearest pairs by cosine; the ratio is ours
--- reads   cosine_entries, expert_choices, experts, model
+-- reads   cosine_entries, expert_pairs, expert_usage, experts, model
 -- binds   none
 -- yields  layer_id, expert_id, neighbour_id [expert of the same layer], cosine,
 --         token_share [share of tokens], neighbour_share [share of tokens],
@@ -35,28 +35,24 @@ nearest as (
     from ordered
     where place = 1
 ),
-totals as (
-    select layer_id, cast(count(*) as double) as num_tokens
-    from expert_choices
-    where rank = 1
-    group by layer_id
-),
 used as (
-    select layer_id, expert_id, count(*) as num_tokens
-    from expert_choices
+    select layer_id, expert_id, cast(sum(num_choices) as double) as num_tokens
+    from expert_usage
     group by layer_id, expert_id
 ),
+totals as (
+    select used.layer_id, sum(used.num_tokens) / max(model.top_k) as num_tokens
+    from used
+    cross join model
+    group by used.layer_id
+),
 together as (
-    select nearest.layer_id, nearest.expert_id, count(*) as num_tokens
+    select nearest.layer_id, nearest.expert_id, expert_pairs.num_tokens
     from nearest
-    join expert_choices as one
-        on nearest.layer_id = one.layer_id and nearest.expert_id = one.expert_id
-    join expert_choices as two
-        on one.request_id = two.request_id
-        and one.position = two.position
-        and one.layer_id = two.layer_id
-        and nearest.neighbour_id = two.expert_id
-    group by nearest.layer_id, nearest.expert_id
+    join expert_pairs
+        on nearest.layer_id = expert_pairs.layer_id
+        and least(nearest.expert_id, nearest.neighbour_id) = expert_pairs.expert_id
+        and greatest(nearest.expert_id, nearest.neighbour_id) = expert_pairs.second_expert_id
 ),
 shares as (
     select

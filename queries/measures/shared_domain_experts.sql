@@ -15,6 +15,7 @@
 --         overlap [Jaccard: num_shared over experts that serve either]
 -- key     domain, other_domain, layer_id
 -- values  num_shared, overlap
+-- jumps   num_shared, overlap
 -- null    labels
 -- order   domain, other_domain, layer_id
 with used as (

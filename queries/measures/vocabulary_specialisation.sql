@@ -2,7 +2,9 @@
 --
 -- For each input token id, the share of its occurrences that chose the expert it chose most; the
 -- layer has the plain mean over ids, and the mean over their occurrences. Ids that occur less than
--- $least_count times are left out: the largest share of few occurrences is large by chance. It is
+-- $least_count times are left out: the largest share of few occurrences is large by chance. Where
+-- requests are drawn anew, copies of an occurrence are one, so that ids near the bound drop out of
+-- the interval rather than count as often as their copies. The share is
 -- larger than k / E by chance for all ids, so the null, which lets the tokens of a request
 -- exchange ids, is the level to compare with: what a request or its domain chooses, whatever the
 -- id, is in it. An expert that every token chooses makes all shares 1. A least count of 1 is what
@@ -36,6 +38,22 @@ with counted as (
     group by
         routed_tokens.layer_id, scoped_tokens.token_id, routed_tokens.expert_ids[ranks.rank]
 ),
+originals as (
+    select layer_id, token_id, count(*) as num_originals
+    from (
+        select distinct
+            routed_tokens.layer_id,
+            scoped_tokens.token_id,
+            routed_tokens.origin,
+            routed_tokens.position
+        from routed_tokens
+        join scoped_tokens
+            on routed_tokens.request_id = scoped_tokens.request_id
+            and routed_tokens.position = scoped_tokens.position
+        where scoped_tokens.token_id >= 0
+    ) as occurrences
+    group by layer_id, token_id
+),
 by_id as (
     -- Each occurrence has k choices, of k experts.
     select
@@ -49,14 +67,16 @@ by_id as (
 ),
 found as (
     select
-        layer_id,
+        by_id.layer_id,
         count(*) as num_token_ids,
-        sum(num_tokens) as num_tokens,
-        avg(most / num_tokens) as specialisation,
-        sum(most) / sum(num_tokens) as specialisation_by_tokens
+        sum(by_id.num_tokens) as num_tokens,
+        avg(by_id.most / by_id.num_tokens) as specialisation,
+        sum(by_id.most) / sum(by_id.num_tokens) as specialisation_by_tokens
     from by_id
-    where num_tokens >= $least_count
-    group by layer_id
+    join originals
+        on by_id.layer_id = originals.layer_id and by_id.token_id = originals.token_id
+    where originals.num_originals >= $least_count
+    group by by_id.layer_id
 ),
 layers as (
     select distinct layer_id

@@ -79,7 +79,15 @@ def phases(request):
         yield "generated", position, token
 
 
-def tables_of(requests, run):
+def candidates_of(logits, top_m):
+    """(ids, scores) of the ``top_m`` experts with the largest softmax, equal ones by id."""
+    powers = np.exp(np.array(logits) - max(logits))
+    scores = (powers / powers.sum()).astype(np.float32)
+    ids = np.argsort(-scores, kind="stable")[:top_m]
+    return ids.tolist(), scores[ids].tolist()
+
+
+def tables_of(requests, run, top_m=0):
     """Rows of every table by its name."""
     rows = {table: [] for table in TABLES}
     rows["runs"].append(run)
@@ -110,6 +118,9 @@ def tables_of(requests, run):
             for layer_id, logits in layers.items():
                 place = {**key, "position": position, "layer_id": layer_id}
                 rows["router_logits"].append({**place, "logits": logits})
+                if top_m:
+                    ids, scores = candidates_of(logits, top_m)
+                    rows["candidates"].append({**place, "expert_ids": ids, "scores": scores})
         by_request = defaultdict(list)
         for phase, position, token in phases(request):
             for layer_id, weights in token.items():
@@ -170,7 +181,8 @@ def make_lake(tmp_path):
     """Writes a run of ``requests`` as Parquet files, two per table, below a folder of tmp_path.
 
     ``uncommitted`` ones are in every table but `requests`, as a crash leaves them. ``routers`` are
-    matrices by layer, experts x dimensions. Lakes of one ``folder`` with other run ids are joined
+    matrices by layer, experts x dimensions. ``top_m`` candidates are of requests with logits, of a
+    softmax router that does not rescale. Lakes of one ``folder`` with other run ids are joined
     by ``together``.
     """
 
@@ -185,6 +197,7 @@ def make_lake(tmp_path):
         run_id="r1",
         model="m",
         routers=None,
+        top_m=0,
     ):
         root = tmp_path / folder
         run = {
@@ -198,9 +211,11 @@ def make_lake(tmp_path):
             "weight_precision": "f32",
             "tracer_version": "0",
             "started_at": STARTED,
+            "scoring_function": "softmax",
+            "renormalised": False,
         }
         files = {}
-        every = tables_of([*requests, *uncommitted], run)
+        every = tables_of([*requests, *uncommitted], run, top_m)
         every["requests"] = every["requests"][: len(requests)]
         for layer_id, matrix in (routers or {}).items():
             every["routers"].append(

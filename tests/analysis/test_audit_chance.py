@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from tracer.analysis.audit import audit
-from tracer.analysis.bootstrap import bootstrap_usage, poisson_weights
 from tracer.analysis.layer_draws import eci_distance
-from tracer.analysis.request_usage import domain_contributions, request_layers
-from tracer.analysis.sql import connect
 from tracer.analysis.verdicts import can_say_agreement, can_say_differences
 from tracer.errors import InputError
 from tracer.records import NO_DOMAIN
@@ -173,25 +170,6 @@ def test_draws_that_cannot_be_made(lake_with, options, message):
 
 def test_no_draws_leave_the_audit_as_it_was(lake_with):
     assert audit(lake_with(2, 1)).chance is None
-
-
-@pytest.mark.parametrize("tokens", ["prompt", "last-prompt", "all"])
-def test_usage_of_requests_is_that_of_the_bootstrap(lake_with, tokens):
-    """The same draws by the same weights, and the recorded sums, in batches of any size."""
-    lake = lake_with(2, 1)
-    con = connect(lake)
-    requests = request_layers(con, lake.run(), tokens=tokens, domains={}, counted=DOMAINS)
-    drawn = bootstrap_usage(con, lake.run(), draws=30, seed=5, tokens=tokens)
-    assert requests.domains == drawn.domains
-    assert requests.num_requests.tolist() == drawn.num_requests.tolist()
-    weights = poisson_weights(15, 30, 5)
-    for layer in drawn.layers():
-        usage = requests.layer(layer.layer_id)
-        found, present = domain_contributions(usage, requests.domain[None], 3, weights)
-        expected = layer.drawn.eci(TOP_K)
-        expected[layer.drawn.num_choices == 0] = np.nan
-        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
-        assert np.array_equal(present, layer.drawn.num_choices.sum(axis=2) > 0)
 
 
 def test_requests_without_a_domain_are_left_out(make_lake, request_of):

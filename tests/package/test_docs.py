@@ -160,6 +160,7 @@ def test_every_table_and_column_says_what_it_holds(table):
         "docs/queries.md",
         "docs/report.md",
         "docs/reproduce.md",
+        "docs/serving.md",
         "docs/statistics.md",
     ],
 )

@@ -18,7 +18,17 @@ BASE = (
     "tracer.files",
     "tracer.domain_map",
 )
-STAGES = ("analysis", "bench", "capture", "datasets", "demo", "report", "store", "workflow")
+STAGES = (
+    "analysis",
+    "bench",
+    "capture",
+    "datasets",
+    "demo",
+    "live",
+    "report",
+    "store",
+    "workflow",
+)
 
 # What the modules of a stage may import beside base and themselves, at any level. The package
 # itself holds the version only.
@@ -28,8 +38,15 @@ STAGE_IMPORTS = {
     "report": (),
     "datasets": (),
     "demo": ("tracer.datasets.prompts",),
-    "capture": ("tracer.store", "tracer.datasets.options"),
-    "bench": ("tracer.capture", "tracer.demo", "tracer.store"),
+    # The plugin, which vLLM loads from one place, hands a server's processes on.
+    "capture": (
+        "tracer.store",
+        "tracer.datasets.options",
+        "tracer.live.plugin",
+        "tracer.live.worker",
+    ),
+    "live": ("tracer.capture", "tracer.store"),
+    "bench": ("tracer.capture", "tracer.demo", "tracer.live", "tracer.store"),
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
     "api": ("tracer.analysis", "tracer.store"),
@@ -39,8 +56,9 @@ STAGE_IMPORTS = {
 LIBRARY_HOMES = {
     "click": ("tracer.cli",),
     "datasets": ("tracer.datasets.hub",),
-    "deltalake": ("tracer.store",),
+    "deltalake": ("tracer.live.writer", "tracer.store"),
     "duckdb": ("tracer.analysis", "tracer.api"),
+    "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
     "jinja2": ("tracer.report.html",),
     "llvmlite": ("tracer.store.compiled", "tracer.store.sum_kernels"),
     "numba": ("tracer.store.compiled", "tracer.store.sum_kernels"),
@@ -49,12 +67,14 @@ LIBRARY_HOMES = {
         "tracer.bench",
         "tracer.capture",
         "tracer.demo",
+        "tracer.live",
         "tracer.store",
     ),
     "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
     "polars": ("tracer.analysis", "tracer.api", "tracer.cli.frames"),
-    "psutil": ("tracer.capture.engine_setup",),
+    "prometheus_client": ("tracer.live.metrics",),
+    "psutil": ("tracer.bench.serve_process", "tracer.capture.engine_setup"),
     "pyarrow": (
         "tracer.bench.bare_files",
         "tracer.bench.floor",
@@ -66,7 +86,12 @@ LIBRARY_HOMES = {
     ),
     "py4j": ("tracer.analysis.measures.spark",),
     "pyspark": ("tracer.analysis.measures.spark",),
-    "pydantic": ("tracer.workflow.job_file",),
+    "pydantic": (
+        "tracer.live.config",
+        "tracer.workflow.job_file",
+        "tracer.workflow.job_load",
+        "tracer.workflow.job_steps",
+    ),
     "ray": ("tracer.workflow.workers",),
     "resvg_py": ("tracer.report.png",),
     "rich": ("tracer.cli.tables", "tracer.workflow.progress"),
@@ -80,15 +105,16 @@ LIBRARY_HOMES = {
         "tracer.store.sglang_records",
     ),
     "triton": ("tracer.capture.pack_kernel",),
-    "vllm": ("tracer.bench", "tracer.capture"),
-    "yaml": ("tracer.workflow.job_file",),
+    "vllm": ("tracer.bench", "tracer.capture", "tracer.live"),
+    "yaml": ("tracer.live.config", "tracer.workflow.job_load"),
     "zstandard": ("tracer.datasets.lines", "tracer.store.column_chunks"),
 }
 
 # Libraries of an extra: only these modules may import them when they are loaded themselves.
 EXTRA_AT_MODULE_LEVEL = {
     "datasets": (),
-    "psutil": (),
+    "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
+    "psutil": ("tracer.bench.serve_process",),
     "py4j": (),
     "pyspark": (),
     "ray": (),

@@ -14,6 +14,7 @@ from tests.analysis.measures.conftest import (  # noqa: F401 - fixtures
     NUM_EXPERTS,
     SIZES,
     TOP_K,
+    TOP_M,
     made_requests,
     together,
 )
@@ -57,7 +58,7 @@ def spark():
 @pytest.fixture
 def two_runs(make_lake, together):  # noqa: F811
     """Two runs with logits, router matrices and token ids, over the same requests."""
-    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K}
+    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K, "top_m": TOP_M}
     matrix = [[(3 * e + d) % 7 - 2.5 for d in range(4)] for e in range(NUM_EXPERTS)]
     routers = dict.fromkeys(LAYERS, matrix)
     return together(

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.analysis.bootstrap import percentile_interval, poisson_weights
+from tracer.analysis.intervals import corrected_interval, widening
 from tracer.analysis.layer_draws import (
+    BOUNDS,
     INVERSE,
     SAME_TOKEN,
     STATISTICS,
@@ -100,9 +102,10 @@ def _told(
 ) -> AuditChance:
     compared = any(SAME_TOKEN[0] in layer.recorded for layer in found)
     keys = (*STATISTICS, SAME_TOKEN) if compared else STATISTICS
-    by_key = {key: _statistic(key, found) for key in keys}
-    of_domains = _specificity(requests, found)
     sizes = requests.num_requests
+    widened = widening(LEVEL, [sizes.sum()], [(sizes > 0).sum()])
+    by_key = {key: _statistic(key, found, widened) for key in keys}
+    of_domains = _specificity(requests, found)
     told = []
     for place, (layer, drawn) in enumerate(zip(layers, found, strict=True)):
         there = sizes[drawn.with_rows].tolist()
@@ -145,13 +148,15 @@ def _of_run(verdicts: Sequence[str | None], verdict: Callable[..., str]) -> str:
     return next((text for text in every if text in verdicts), verdict(1.0, possible=False))
 
 
-def _statistic(key: Key, found: Sequence[DrawnLayer]) -> tuple[StatisticChance, ...]:
+def _statistic(
+    key: Key, found: Sequence[DrawnLayer], widened: Floats
+) -> tuple[StatisticChance, ...]:
     """One statistic in all layers."""
     name, null, _ = key
     observed = np.array([layer.recorded[name] for layer in found])
     chance = np.array([layer.chance[name, null] for layer in found]).T
     again = np.array([layer.again[name] for layer in found]).T
-    return _rows(key, observed, chance, again)
+    return _rows(key, observed, chance, again, widened)
 
 
 def _specificity(
@@ -162,8 +167,9 @@ def _specificity(
         return []
     drawn = np.concatenate([layer.specificity for layer in found], axis=1)
     again = np.concatenate([layer.specificity_again for layer in found], axis=1)
-    rows = _rows(key, drawn[0], drawn[1:], again)
     sizes, width = requests.num_requests.tolist(), len(requests.domains)
+    widened = np.tile(widening(LEVEL, sizes, np.ones(width)), len(found))
+    rows = _rows(key, drawn[0], drawn[1:], again, widened)
     return [
         tuple(
             DomainSpecificity(domain, size, row)
@@ -175,9 +181,14 @@ def _specificity(
     ]
 
 
-def _rows(key: Key, observed: Floats, chance: Floats, again: Floats) -> tuple[StatisticChance, ...]:
+def _rows(
+    key: Key, observed: Floats, chance: Floats, again: Floats, widened: Floats
+) -> tuple[StatisticChance, ...]:
     name, _, side = key
-    low, high = percentile_interval(again, LEVEL)
+    if name in BOUNDS:
+        low, high = corrected_interval(observed, again, LEVEL, widened=widened, bounds=BOUNDS[name])
+    else:
+        low, high = percentile_interval(again, LEVEL)
     chance_low, chance_high = percentile_interval(chance, LEVEL)
     columns = [
         observed,

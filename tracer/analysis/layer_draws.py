@@ -10,6 +10,7 @@ requests   every request counts as often as a Poisson variable of mean 1 says, i
 Label draws are no null of agreement: a committee that all domains share survives them.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from tracer.analysis.same_token import SameTokenUsage, same_token_distance
 from tracer.analysis.task_specificity import task_specificity, unit_vectors
 
 __all__ = [
+    "BOUNDS",
     "INVERSE",
     "SAME_TOKEN",
     "STATISTICS",
@@ -55,6 +57,14 @@ STATISTICS: tuple[Key, ...] = (
 # Where tokens are compared with their like.
 SAME_TOKEN: Key = ("same_token_distance", "labels", "greater")
 INVERSE = "influence_density"  # may be infinite, so that its inverse is drawn and compared
+# Least and largest value of those statistics whose intervals have their bias taken off. The others
+# are of lists and committees, which move in jumps.
+BOUNDS = {
+    "eci_distance": (0.0, 1.0),
+    "gini": (0.0, 1.0),
+    "task_specificity": (-1.0, 1.0),
+    SAME_TOKEN[0]: (0.0, math.inf),
+}
 
 
 @dataclass(frozen=True, slots=True)

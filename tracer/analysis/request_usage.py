@@ -73,7 +73,7 @@ class RequestLayers:
         weights = np.zeros(shape[0] * shape[1])
         self.put()
         binds = {"run_id": self.run_id, "layer_id": layer_id, "tokens": self.tokens}
-        for batch in query_batches(self._con, "bootstrap/usage", _ROWS, **binds):
+        for batch in query_batches(self._con, "audit/usage", _ROWS, **binds):
             lengths = batch["expert_ids"].list.len().to_numpy()
             request = np.repeat(batch["request_number"].to_numpy(), lengths)
             cell = request * self.num_experts + batch["expert_ids"].explode().to_numpy()
@@ -150,7 +150,7 @@ def request_layers(
     """
     run_id = str(run["run_id"])
     labels = json.dumps(dict(domains))
-    found = run_query(con, "bootstrap/requests", run_id=run_id, tokens=tokens, domains=labels)
+    found = run_query(con, "audit/requests", run_id=run_id, tokens=tokens, domains=labels)
     found = found.filter(pl.col("domain").is_in(list(counted)))
     names = sorted(counted)
     place = {name: number for number, name in enumerate(names)}
@@ -192,6 +192,8 @@ def domain_contributions(
 
     Source: COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts.
     """
+    if weights is not None and len(labels) == 1:
+        return _redrawn(usage, labels[0], num_domains, weights)
     num_requests, num_experts = usage.weight_sum.shape
     num_draws = len(labels) if weights is None else weights.shape[1]
     contributions = np.empty((num_draws, num_domains, num_experts))
@@ -200,12 +202,40 @@ def domain_contributions(
     numbers = np.arange(num_domains)[:, None]
     for first in range(0, num_draws, size):
         part = slice(first, min(first + size, num_draws))
-        counted = (labels[part if len(labels) > 1 else slice(0, 1), None] == numbers) * 1.0
+        counted = (labels[part, None] == numbers) * 1.0
         if weights is not None:
             counted = counted * weights.T[part, None]
-        tokens = counted @ usage.num_tokens
-        chosen = counted.astype(np.float32) @ usage.num_choices > 0
-        shares = np.full(chosen.shape, np.nan)
-        np.divide(counted @ usage.weight_sum, tokens[..., None], out=shares, where=chosen)
-        contributions[part], present[part] = shares, counted.any(axis=2)
+        contributions[part] = _contributions(usage, counted)
+        present[part] = counted.any(axis=2)
     return contributions, present
+
+
+def _redrawn(
+    usage: RequestUsage,
+    labels: npt.NDArray[np.integer],
+    num_domains: int,
+    weights: npt.NDArray[np.uint8],
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Where domains stay, only the requests of each are to be summed for it."""
+    num_draws = weights.shape[1]
+    contributions = np.empty((num_draws, num_domains, usage.weight_sum.shape[1]))
+    present = np.empty((num_draws, num_domains), dtype=bool)
+    for number in range(num_domains):
+        mine = np.flatnonzero(labels == number)
+        used = RequestUsage(usage.num_tokens[mine], usage.num_choices[mine], usage.weight_sum[mine])
+        size = max(1, _CELLS // max(1, len(mine)))
+        for first in range(0, num_draws, size):
+            part = slice(first, min(first + size, num_draws))
+            counted = weights[mine, part].T.astype(np.float64)
+            contributions[part, number] = _contributions(used, counted)
+            present[part, number] = counted.any(axis=1)
+    return contributions, present
+
+
+def _contributions(usage: RequestUsage, counted: Floats) -> Floats:
+    """``counted``: how often each request counts, [..., requests]."""
+    tokens = counted @ usage.num_tokens
+    chosen = counted.astype(np.float32) @ usage.num_choices > 0
+    shares = np.full(chosen.shape, np.nan)
+    np.divide(counted @ usage.weight_sum, tokens[..., None], out=shares, where=chosen)
+    return shares

@@ -26,6 +26,7 @@ __all__ = [
     "query_text",
     "run_query",
     "run_sql",
+    "text_batches",
 ]
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+){0,2}")
@@ -128,7 +129,18 @@ def query_batches(
         DamagedDataError: a file of the lake is missing or broken.
         QueryError: DuckDB refuses, for one because a bind is missing.
     """
-    text = query_text(name)
+    yield from text_batches(con, query_text(name), rows, **binds)
+
+
+def text_batches(
+    con: duckdb.DuckDBPyConnection, text: str, rows: int, **binds: object
+) -> Iterator[pl.DataFrame]:
+    """As ``query_batches``, of a text.
+
+    Raises:
+        DamagedDataError: a file of the lake is missing or broken.
+        QueryError: DuckDB refuses, for one because a bind is missing.
+    """
     try:
         for batch in con.sql(text, params=binds).arrow(rows):
             yield cast("pl.DataFrame", pl.from_arrow(batch))

@@ -2,13 +2,13 @@
 
 The questions themselves are asked by whoever calls this: here are turns, clocks and what numpy and
 pandas take for the choices of one shard that lie in memory, decoded, with numbers for domains and
-tokens.
+tokens; and what reading choices takes, which no answer from rows can do without.
 """
 
 import random
 import resource
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from tracer.bench.loads import Spent, Stopwatch
 from tracer.bench.made_routing import NUM_DOMAINS, MadeRouting
 from tracer.bench.ratios import Ratio, paired_ratio
 
-__all__ = ["QueryCost", "pairs_in_memory", "peak_bytes", "take_turns", "turns_in_memory"]
+__all__ = [
+    "QueryCost",
+    "pairs_in_memory",
+    "peak_bytes",
+    "read_choices",
+    "take_turns",
+    "turns_in_memory",
+]
 
 _SAMPLE_SECONDS = 0.01
 
@@ -31,8 +39,8 @@ _SAMPLE_SECONDS = 0.01
 class QueryCost:
     """Time of each round by mode, and sizes.
 
-    Modes are rollup, bootstrap, rows, numpy, pairs, pairs_numpy, and where there is pandas also
-    pandas and pairs_pandas.
+    Modes are rollup, bootstrap, rows, numpy, pairs, pairs_read, pairs_numpy, and where there is
+    pandas also pandas and pairs_pandas.
 
     choices: that a turn of a mode is about; first: opening the lake and asking the rollups
     sizes: bytes by table; peaks: bytes that the modes of pairs held at most
@@ -171,6 +179,16 @@ def pairs_in_memory(made: MadeRouting) -> dict[str, Callable[[], Any]]:
 
     turns["pairs_pandas"] = with_pandas
     return turns
+
+
+def read_choices(files: Iterable[str]) -> int:
+    """Decode the layers and expert ids of `routing`, as pyarrow does; gives the number of ids."""
+    count = 0
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(columns=["layer_id", "expert_ids.list.element"]):
+                count += len(batch["expert_ids"].values)
+    return count
 
 
 def peak_bytes(turn: Callable[[], object]) -> int:

@@ -162,6 +162,19 @@ class Drain:
             RuntimeError: the drain is closed; its cause is the reason given to ``close``.
         """
         part, event = self._acquire(storage.shape[0])
+        return self._move(storage, part, event)
+
+    def take_now(self, storage: torch.Tensor) -> Slot | None:
+        """As ``take``, but None where there is no room at this moment."""
+        with self._changed:
+            part = self._room(storage.shape[0])
+            if part is None:
+                self.stalls += 1
+                return None
+            event = self._event()
+        return self._move(storage, part, event)
+
+    def _move(self, storage: torch.Tensor, part: _Part, event: "torch.cuda.Event | None") -> Slot:
         begin = part.begin % len(self._host_rows)
         end = begin + storage.shape[0]
         rows = self._host_rows[begin:end]
@@ -195,10 +208,13 @@ class Drain:
                     self._changed.wait()
                     part = self._room(rows)
                 self.stalled_s += time.perf_counter() - began
-            if not self._on_cuda:
-                return part, None
-            # blocking: the reading thread sleeps while it waits and leaves its core to others
-            return part, self._events.pop() if self._events else torch.cuda.Event(blocking=True)
+            return part, self._event()
+
+    def _event(self) -> "torch.cuda.Event | None":
+        if not self._on_cuda:
+            return None
+        # blocking: the reading thread sleeps while it waits and leaves its core to others
+        return self._events.pop() if self._events else torch.cuda.Event(blocking=True)
 
     def _room(self, rows: int) -> _Part | None:
         if self._closed:

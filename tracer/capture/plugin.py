@@ -3,18 +3,23 @@
 vLLM loads the ``vllm.general_plugins`` entry points in the front end, the engine core and
 each worker, and does not promise to do so once, so ``register`` is idempotent. It only
 arranges that a worker whose engine was started with ``additional_config["moe_tracer"]``
-captures; any other engine runs as if the plugin were not installed.
+captures; any other engine runs as if the plugin were not installed. With ``TRACER_LIVE`` in the
+environment the stage beside this one (``tracer.live``) has the engines of a server ask for it.
 
 The setting travels in ``additional_config`` because that is part of vLLM's compile-cache
 key: a graph compiled without the hook is never reused with it. Nothing that changes from
 run to run stands there, or each run would compile anew.
 """
 
+import os
 from typing import Any
 
-__all__ = ["CONFIG_KEY", "register"]
+__all__ = ["CONFIG_KEY", "LIVE_KEY", "register"]
 
 CONFIG_KEY = "moe_tracer"
+# Among the options, where the engine serves and no driver will ask for anything.
+LIVE_KEY = "live"
+_LIVE_VARIABLES = "TRACER_LIVE"
 
 _registered = False
 
@@ -38,10 +43,18 @@ def register() -> None:
         # A platform may keep an object of its own there.
         extra = worker.vllm_config.additional_config
         options = extra.get(CONFIG_KEY) if isinstance(extra, dict) else None
-        if options is not None:
+        if options is not None and options.get(LIVE_KEY):
+            from tracer.live.worker import install_live
+
+            install_live(worker, options)
+        elif options is not None:
             from tracer.capture.record_options import RecordOptions
             from tracer.capture.worker import install
 
             install(worker, RecordOptions.from_dict(options))
 
     WorkerBase.__init__ = init
+    if any(name.startswith(_LIVE_VARIABLES) for name in os.environ):
+        from tracer.live.plugin import register_live
+
+        register_live()

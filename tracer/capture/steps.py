@@ -20,7 +20,7 @@ from tracer.capture.drain import Drain, Slot
 from tracer.capture.plugin import CONFIG_KEY
 from tracer.errors import UnsupportedModelError
 
-__all__ = ["Step", "check_runner", "watch_steps"]
+__all__ = ["Step", "batch_reader", "check_runner", "on_device", "skipped_tokens", "watch_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def watch_steps(
         receive: called on the engine's thread; must release the slot in the end.
     """
     execute_model = runner.execute_model
-    batch_of = _batch_v2 if _is_v2(runner) else _batch_v1
+    batch_of = batch_reader(runner)
     ended: list[str] = []
     muted: list[str] = []
     skipped: list[tuple[str, int]] = []
@@ -88,7 +88,7 @@ def watch_steps(
             return execute_model(scheduler_output, *args, **kwargs)
         ended.extend(scheduler_output.finished_req_ids)
         muted.extend(_muted(scheduler_output.scheduled_new_reqs))
-        skipped.extend(_skipped(scheduler_output))
+        skipped.extend(skipped_tokens(scheduler_output))
         num_tokens = scheduler_output.total_num_scheduled_tokens
         if num_tokens == 0:
             return execute_model(scheduler_output, *args, **kwargs)
@@ -96,7 +96,7 @@ def watch_steps(
         output = execute_model(scheduler_output, *args, **kwargs)
         request_ids, row_counts, positions, token_ids = batch_of(runner)
         rows = sum(row_counts)
-        slot = drain.take(buffer.label(_on_device(positions)[:rows], _on_device(token_ids)[:rows]))
+        slot = drain.take(buffer.label(on_device(positions)[:rows], on_device(token_ids)[:rows]))
         receive(Step(request_ids, row_counts, slot, tuple(muted), tuple(ended), tuple(skipped)))
         ended.clear()
         muted.clear()
@@ -110,7 +110,12 @@ def watch_steps(
     return stop
 
 
-def _on_device(tensor: Any) -> Any:
+def batch_reader(runner: Any) -> Callable[[Any], tuple[list[str], list[int], Any, Any]]:
+    """What reads, after a forward pass, its request ids, their rows, positions and token ids."""
+    return _batch_v2 if _is_v2(runner) else _batch_v1
+
+
+def on_device(tensor: Any) -> Any:
     """VLLM pairs some host and device copies in one object."""
     return getattr(tensor, "gpu", tensor)
 
@@ -125,7 +130,7 @@ def _muted(new_requests: Iterable[Any]) -> list[str]:
     ]
 
 
-def _skipped(scheduler_output: Any) -> list[tuple[str, int]]:
+def skipped_tokens(scheduler_output: Any) -> list[tuple[str, int]]:
     """Tokens counted as computed when a request enters, or comes back after a preemption."""
     new, known = scheduler_output.scheduled_new_reqs, scheduler_output.scheduled_cached_reqs
     skipped = [(request.req_id, request.num_computed_tokens) for request in new]

@@ -31,6 +31,7 @@ _COMMANDS = {
     "export": "export",
     "import": "import_",
     "job": "job",
+    "live": "live",
     "query": "query",
     "report": "report",
     "runs": "runs",

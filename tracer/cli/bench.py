@@ -190,3 +190,79 @@ def query(choices: int, rounds: int, keep: Path | None, output_format: str) -> N
     from tracer.workflow.bench_query import bench_query
 
     _print(bench_query(choices, rounds, keep), output_format)
+
+
+@command.command("serve")
+@click.option(
+    "--model-size",
+    type=click.Choice(["mid", "tiny"]),
+    default="mid",
+    show_default=True,
+    help="mid: a random OLMoE of 200 million parameters; tiny: the planted demo model.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=2),
+    default=30,
+    show_default=True,
+    help="Turns of every mode, in random order; fewer than 15 are no result.",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Clients at a time.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Requests of each client in a turn.",
+)
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Length of a prompt.",
+)
+@click.option(
+    "--output-tokens",
+    type=click.IntRange(min=3),
+    default=48,
+    show_default=True,
+    help="Length of an output.",
+)
+@format_option("table", "json")
+def serve(
+    model_size: str,
+    pairs: int,
+    clients: int,
+    requests: int,
+    prompt_tokens: int,
+    output_tokens: int,
+    output_format: str,
+) -> None:
+    """Measure what live capture costs the clients of `vllm serve`.
+
+    Two servers of one model, one of them recording, answer streaming clients in turns: without
+    capture (off), with recording stopped (stopped), and with everything recorded and in the lake
+    (on). Printed are medians over pairs of turns against off, with 95 % sign-test intervals. CPU
+    time counts the whole server and holds on a busy machine; latencies do not. The last line of
+    output is one JSON object.
+
+    \b
+    Examples:
+        tracer bench serve
+        tracer bench serve --model-size tiny --clients 16 --pairs 60
+    """
+    from tracer.capture.engine_setup import find_engine
+
+    find_engine()
+    from tracer.bench.serve_load import Load
+    from tracer.workflow.bench_serve import bench_serve
+
+    load = Load(clients, requests, prompt_tokens, output_tokens)
+    _print(bench_serve(model_size, pairs, load), output_format)

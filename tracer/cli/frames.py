@@ -53,7 +53,7 @@ def narrow(frame: pl.DataFrame, measure: Measure) -> pl.DataFrame:
             behind[value] = [band(f"{value}_low", f"{value}_high").alias("interval")]
         if f"{value}_chance" in frame.columns:
             chance = band(f"{value}_chance_low", f"{value}_chance_high").alias("by chance")
-            behind[value] += [chance, pl.col(f"{value}_p_adjusted").alias("p")]
+            behind[value] += [chance, pl.col(f"{value}_p_adjusted").fill_nan(None).alias("p")]
     if behind and len(measure.values) > _MOST_BESIDE:
         number = pl.int_range(pl.len()).alias("row")
         rows = [

@@ -101,7 +101,7 @@ def _command_of(measure: "Measure") -> click.Command:
 def _bind_option(bind: "Bind") -> click.Option:
     return click.Option(
         [f"--{bind.name.replace('_', '-')}", f"{_BIND}{bind.name}"],
-        type=type(bind.default),
+        type=click.Choice(bind.choices) if bind.choices else type(bind.default),
         default=bind.default,
         show_default=True,
         help=bind.doc[:1].upper() + bind.doc[1:],

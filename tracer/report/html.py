@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -17,6 +18,7 @@ from tracer.errors import InputError
 from tracer.records import Audit
 from tracer.report import words
 from tracer.report.chart import Table
+from tracer.report.drift import drift_section
 from tracer.report.palette import NUM_STEPS, STOPS, line_css, scale_css, step
 from tracer.report.panel import panel, roles_section
 
@@ -34,6 +36,7 @@ def render_report(
     others: Mapping[tuple[str, str], Audit] | None = None,
     same_model: bool = False,
     token_roles: Table | None = None,
+    drift: Mapping[str, Any] | None = None,
 ) -> str:
     """One self-contained HTML page on a run's audits.
 
@@ -44,6 +47,7 @@ def render_report(
         others: audits of a run to compare with, by mode and token scope
         same_model: that run is of the same model, so expert ids mean the same
         token_roles: tokens by layer and expert, as ``read_token_roles`` gives them
+        drift: the run held to limits against an earlier one, as ``drift_section`` reads it
     """
     if not audits:
         raise InputError("a report needs at least one audit", "`tracer audit` makes one.")
@@ -76,6 +80,7 @@ def render_report(
                 for number, audit in enumerate(audits, start=1)
             ],
             roles=roles_section(token_roles, audits[0]) if token_roles else None,
+            drift=drift_section(drift) if drift else None,
             modes=words.MODES,
             scopes=words.SCOPES,
             tracer_version=tracer_version,

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tracer import __version__
 from tracer.analysis.audit import MissingTokensError, audit
@@ -32,6 +33,7 @@ def write_report(
     domains: Mapping[str, str] | None = None,
     allow_missing_tokens: bool = False,
     compare: str | None = None,
+    drift: Mapping[str, Any] | None = None,
     figures: Path | None = None,
     png: bool = True,
     token_roles: Path | None = None,
@@ -50,6 +52,7 @@ def write_report(
         allow_missing_tokens: audit the prompt tokens that have rows where others have none; the
             page says how many.
         compare: another run of the lake, shown beside this one.
+        drift: what holding this run to limits against that one found, ``Drift.to_dict``.
         figures: folder for the figures as files, whole or not at all; an older one that holds
             figures only is replaced.
         png: make PNG files of the figures beside the SVG files.
@@ -95,6 +98,7 @@ def write_report(
         others=others,
         same_model=other is not None and _same_model(run, other),
         token_roles=roles,
+        drift=drift,
     )
     if figures is not None:
         _write_figures(figures, figure_files(audits, others), png=png)

@@ -11,9 +11,11 @@ import pytest
 
 from tests.analysis.conftest import FilesLake, Request
 from tracer.analysis.measures import draws
+from tracer.analysis.measures.chance import interval_columns
 from tracer.analysis.measures.run import Settings, run_measure
 
 NUM_EXPERTS, TOP_K, LAYERS = 8, 2, (1, 2, 5)
+TOP_M = 4  # recorded candidates
 NEVER = 7  # an expert that is never chosen
 SIZES = {"law": 9, "math": 5, "poems": 2}  # requests of each domain
 
@@ -138,7 +140,8 @@ def made(request, make_lake):
     routers = {
         layer: rng.normal(size=(NUM_EXPERTS, 4)).astype(np.float32).tolist() for layer in LAYERS
     }
-    return make_lake(requests, num_experts=NUM_EXPERTS, top_k=TOP_K, routers=routers), requests
+    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K, "top_m": TOP_M}
+    return make_lake(requests, routers=routers, **shape), requests
 
 
 @pytest.fixture
@@ -153,7 +156,8 @@ def pair(made, make_lake, together):
     others[place].token_ids = list(others[place].token_ids)
     others[place].token_ids[len(others[place].prompt)] = 99
     others[1] = replace(others[1], request_id="law-new")
-    second = make_lake(others, num_experts=NUM_EXPERTS, top_k=TOP_K, run_id="r2")
+    shape = {"num_experts": NUM_EXPERTS, "top_k": TOP_K, "top_m": TOP_M}
+    second = make_lake(others, run_id="r2", **shape)
     return together(lake, second), requests, others
 
 
@@ -246,6 +250,7 @@ def planted(make_lake):
 def copied(monkeypatch):
     """Lets the bootstrap draw requests 0, 0, 0, 1, 2, ... of each domain, in the order of ids.
 
+    Intervals are plain percentiles, so that the interval of one draw is the draw's value.
     Returns a function that gives their places, for requests in that order with these domains.
     """
 
@@ -262,5 +267,9 @@ def copied(monkeypatch):
         ids = [f"{origin}#{number}" for number, origin in enumerate(chosen["origin"])]
         redraw.put("scoped_requests", chosen.with_columns(request_id=pl.Series(ids)))
 
+    def plain(name, observed, drawn, level, **options):
+        return interval_columns(name, observed, drawn, level, **{**options, "bounds": None})
+
     monkeypatch.setattr(draws, "drawn_requests", drawn)
+    monkeypatch.setattr(draws, "interval_columns", plain)
     return places

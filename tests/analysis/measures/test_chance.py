@@ -80,10 +80,33 @@ def test_columns_of_a_value():
     ]
     assert [column[0] for column in found.values()][:3] == pytest.approx([50, 5, 95])
     assert found["load_p"][0] == pytest.approx(2 * 2 / 102)
-    interval = interval_columns("load", drawn, 0.9)
-    assert {name: column[0] for name, column in interval.items()} == pytest.approx(
-        {"load_low": 5, "load_high": 95}
-    )
+
+
+def test_columns_of_an_interval():
+    """Draws 0..100 of 40, by hand in test_intervals; as they are where values move in jumps.
+
+    A bound that a draw or the value breaks is none: here 50 was said to be the largest."""
+    drawn = np.arange(101.0)[:, None]
+
+    def found(bounds):
+        told = interval_columns(
+            "load", np.array([40.0]), drawn, 0.9, widened=np.array([2.0]), bounds=bounds
+        )
+        assert list(told) == ["load_low", "load_high"]
+        return [column[0] for column in told.values()]
+
+    assert found(None) == pytest.approx([5, 95])
+    assert found((-math.inf, math.inf)) == pytest.approx([-60, 120])
+    assert found((0.0, 50.0)) == pytest.approx([0, 100])
+
+
+def test_a_value_that_every_draw_repeats_is_not_tested():
+    """The first row is; the second is the value in each draw that has it; the third never is."""
+    drawn = np.array([[1.0, 0.1 + 0.2, 5], [0, NAN, 5], [1, 0.3, 5]])
+    found = chance_columns("load", np.array([1.0, 0.3, 4.0]), drawn, 0.9)
+    assert np.isnan(found["load_p"]).tolist() == [False, True, False]
+    assert np.isnan(found["load_p_adjusted"]).tolist() == [False, True, False]
+    assert found["load_chance"][1] == pytest.approx(0.3)
 
 
 def test_rows_are_found_by_their_key_wherever_they_stand():
@@ -109,3 +132,13 @@ def test_false_findings_are_as_rare_as_said(rows):
         every += (adjusted_probability(made[0], made[1:]) <= 0.05).any()
     assert 0.032 < single / 4000 < 0.048
     assert 0.041 < every / 4000 < 0.059
+
+
+def test_a_result_without_rows_has_all_columns(make_lake, request_of, take):
+    """One domain overlaps with no other: the columns, in order and type, are those of two."""
+    one, two = (request_of(name, name, [{3: {0: 0.6, 1: 0.4}}]) for name in ("a", "b"))
+    empty = take(make_lake([one]), "domain_overlap", draws=3)
+    some = take(make_lake([one, two], folder="two"), "domain_overlap", draws=3)
+    assert (empty.height, some.height) == (0, 1)
+    assert empty.schema == some.schema
+    assert {"jaccard_low", "jaccard_chance", "jaccard_p_adjusted"} <= set(empty.columns)

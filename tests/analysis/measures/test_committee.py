@@ -85,6 +85,7 @@ def test_committee_by_hand(make_lake, request_of, take):
             0.5,
             pytest.approx(coverage / 0.5),
             pytest.approx(coverage / ((1 - coverage) / 3)),
+            pytest.approx((1 - coverage) / 3 / coverage),
             3.0,
         )
     ]
@@ -94,7 +95,7 @@ def test_an_empty_presence_falls_back_to_the_greatest(make_lake, request_of, tak
     """Lists (0, 1), (1, 2), (2, 0): each expert in two of three, none in all; all three stand.
 
     Ranks of 0: 1, 3, 2; of 1: 2, 1, 3; of 2: 3, 2, 1: the same points, so none beats another.
-    They take all: nothing is left for the others, and no density.
+    They take all: nothing is left for the others; density is infinite, its inverse 0.
     """
     tokens = {"a": {0: 0.75, 1: 0.25}, "b": {1: 0.75, 2: 0.25}, "c": {2: 0.75, 0: 0.25}}
     lake = make_lake(
@@ -102,7 +103,7 @@ def test_an_empty_presence_falls_back_to_the_greatest(make_lake, request_of, tak
     )
     assert take(lake, "committee").filter("member")["expert_id"].to_list() == [0, 1, 2]
     (row,) = take(lake, "committee_coverage").rows()
-    assert row == (3, 3, True, 3, 1.0, 1.5, pytest.approx(2 / 3), None, None)
+    assert row == (3, 3, True, 3, 1.0, 1.5, pytest.approx(2 / 3), None, 0, None)
 
 
 def test_overlap_by_hand(make_lake, request_of, take):
@@ -224,6 +225,7 @@ def same_as_audit(lake, take, min_presence, rank_cutoff):
         for name in ("influence_density", "influence_density_equal_weight"):
             seen = math.inf if row[name] is None else row[name]
             assert seen == pytest.approx(getattr(layer, name), rel=1e-9), name
+        assert row["inverse_density"] == pytest.approx(1 / layer.influence_density, abs=1e-12)
     overlaps = take(lake, "domain_overlap", **options)
     assert overlaps.select("layer_id", "domain_a", "domain_b", "jaccard").rows() == [
         (row.layer_id, row.domain_a, row.domain_b, row.jaccard) for row in expected.overlaps
@@ -251,3 +253,21 @@ def test_chance_is_domains_that_agree_by_chance(made, take, request):
     layers = take(lake, "committee_coverage", draws=9)
     assert layers["coverage_chance"].is_between(0, 1).all()
     assert (layers["coverage_chance_high"] > layers["coverage_chance_low"]).all()
+
+
+def test_draws_in_which_density_is_infinite_count(make_lake, request_of, take):
+    """a lists 0, 1. b has {1: .9, 0: .1} and {0: .6, 1: .4}: with the first, 1, 0; else 0, 1.
+
+    As recorded both are members, which take all. Of b's draws 1 of 4 holds the second request
+    alone: 0 is the committee and takes .75 and .6 of 2, the others .65 / 3 each over its 1.35.
+    """
+    requests = [
+        request_of("a", "a", [{3: {0: 0.75, 1: 0.25}}]),
+        request_of("b", "b", [{3: {1: 0.9, 0: 0.1}}]),
+        request_of("c", "b", [{3: {0: 0.6, 1: 0.4}}]),
+    ]
+    (row,) = take(make_lake(requests, num_experts=4), "committee_coverage", draws=39).to_dicts()
+    assert (row["influence_density"], row["inverse_density"]) == (None, 0)
+    assert row["inverse_density_low"] == pytest.approx(0, abs=1e-12)
+    assert row["inverse_density_high"] == pytest.approx(0.65 / 3 / 1.35)
+    assert row["inverse_density_chance"] > 0

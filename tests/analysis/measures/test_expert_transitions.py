@@ -76,7 +76,8 @@ def test_paths_are_told_from_what_requests_prefer(make_lake, request_of, take):
     kept = found.filter((found["expert_id"] == found["next_expert_id"]) & (found["expert_id"] < 3))
     assert kept["share"].to_list() == [1.0, 1.0, 1.0]
     assert kept["lift"].min() > 1.5
-    assert kept["share_p"].to_list() == [2 / 20, 2 / 20, 1.0]
+    # A single path is the same by chance, so that it cannot be tested.
+    assert kept["share_p"].fill_nan(None).to_list() == [2 / 20, 2 / 20, None]
     # Of a single request, chance is the next layer's shares in it.
     shares = found.filter(expert_id=0)["base_share"][:2].to_numpy() * 2
     np.testing.assert_allclose(kept["share_chance"][:2], shares, atol=0.06)

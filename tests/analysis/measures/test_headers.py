@@ -1,5 +1,7 @@
 """What the headers of measures say is what the measures give."""
 
+import math
+
 import pytest
 
 from tracer.analysis.measures.catalogue import measure_named, measure_names
@@ -26,6 +28,12 @@ def test_a_measure_gives_what_its_header_says(pair, take, name):
     assert found.select(measure.key).is_duplicated().sum() == 0
     assert set(measure.values) <= set(found.columns)
     assert measure.null in NULLS or measure.no_null
+    assert set(measure.jumps) <= set(measure.values)
+    for column in measure.columns:
+        if column.name in measure.values and not found.is_empty():
+            low, high = column.bounds
+            values = found[column.name].drop_nulls().cast(float)
+            assert values.is_between(low - 1e-9, high + 1e-9).all()
 
 
 def test_comments_in_the_body_are_not_of_the_header():
@@ -34,3 +42,28 @@ def test_comments_in_the_body_are_not_of_the_header():
         assert "\n    -- " in measure.sql
         assert measure.order.split(", ")[0] == "layer_id"
         assert all(part.isidentifier() for part in measure.order.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "bounds"),
+    [
+        ("expert_load", "load", (0, 1)),
+        ("expert_load", "relative_load", (0, math.inf)),
+        ("load_balance", "max_violation", (0, math.inf)),
+        ("co_activation", "phi", (-1, 1)),
+        ("co_activation", "lift", (0, math.inf)),
+        ("dirichlet_fit", "distance", (0, 1 / 3)),
+        ("domain_mutual_information", "mutual_information", (0, math.inf)),
+        ("domain_mutual_information", "normalised_information", (0, 1)),
+        ("usage_similarity", "between_similarity", (-1, 1)),
+        ("usage_similarity", "difference", (-math.inf, math.inf)),
+        ("cache_hits", "gain", (-math.inf, math.inf)),
+        ("usage_drift", "entropy_change", (-math.inf, math.inf)),
+        ("depth_collapse", "since_first_layer", (-math.inf, math.inf)),
+        ("domain_overlap", "jaccard", None),
+        ("committee_coverage", "coverage", None),
+    ],
+)
+def test_bounds_are_told_by_units(measure, value, bounds):
+    """None where a value moves in jumps and keeps plain percentiles."""
+    assert measure_named(measure).bounds_of(value) == pytest.approx(bounds)

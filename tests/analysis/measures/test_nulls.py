@@ -10,8 +10,17 @@ from tracer.analysis.measures.nulls import NULLS, _swapped
 from tracer.analysis.measures.redraw import Redraw, drawn_requests
 from tracer.analysis.sql import connect
 
-READS = ("expert_usage", "expert_choices", "scoped_tokens", "experts", "model")
-BASE = ("scoped_requests", "usage_entries", "routing_entries", "token_entries")
+READS = (
+    "expert_usage",
+    "expert_choices",
+    "budget_usage",
+    "candidate_usage",
+    "scoped_tokens",
+    "experts",
+    "model",
+)
+SUMS = ("usage_entries", "budget_entries", "candidate_entries")
+BASE = ("scoped_requests", "routing_entries", "token_entries", *SUMS)
 
 
 @pytest.fixture
@@ -66,7 +75,7 @@ def test_labels_are_exchanged_between_requests(drawn):
 def test_experts_are_renamed_alike_within_a_domain_and_layer(drawn):
     """Each (domain, layer) has one renaming, which is one to one; two of them differ."""
     before, after = drawn(NULLS["experts"])
-    assert same(before, after, "usage_entries", "routing_entries")
+    assert same(before, after, "routing_entries", *SUMS)
     domain = before["scoped_requests"].select("origin", "domain")
     # Sums tell which old entry became which new one: weights of a cell are all different.
     keys = ["origin", "layer_id", "num_choices", "weight_sum"]
@@ -91,8 +100,14 @@ def test_experts_of_rows_and_sums_are_renamed_alike(con):
     NULLS["experts"](redraw, np.random.default_rng(3))
     count = "select origin, layer_id, expert_id, count(*)::bigint as num_choices"
     rows = con.sql(f"{count} from expert_choices group by all").pl()
-    sums = con.sql("select origin, layer_id, expert_id, num_choices from usage_entries").pl()
-    assert rows.sort(rows.columns).equals(sums.sort(sums.columns))
+    columns = "select origin, layer_id, expert_id, num_choices"
+    for name in (
+        "usage_entries",
+        "budget_entries where budget = 2",
+        "candidate_entries where budget = 2",
+    ):
+        sums = con.sql(f"{columns} from {name}").pl()
+        assert rows.sort(rows.columns).equals(sums.sort(sums.columns)), name
 
 
 def test_uniform_choices_are_k_of_all_for_as_many_tokens(drawn):
@@ -204,7 +219,7 @@ def two_runs(make_lake, together):
     from tests.analysis.measures.conftest import made_requests
 
     lakes = [
-        make_lake(made_requests(seed, planted=True), num_experts=8, run_id=run_id)
+        make_lake(made_requests(seed, planted=True), num_experts=8, run_id=run_id, top_m=4)
         for seed, run_id in ((3, "r1"), (4, "r2"))
     ]
     lake = together(*lakes)

@@ -1,6 +1,8 @@
 """same_token_overlap: by hand, beside every pair in NumPy, and its chance level."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,38 +14,53 @@ def token(first, second):
     return {3: {first: 0.6, second: 0.4}}
 
 
+def chance_jaccard():
+    """Mean over all pairs of experts of their Jaccard index with one pair."""
+    pairs = [set(pair) for pair in itertools.combinations(range(NUM_EXPERTS), TOP_K)]
+    return np.mean([len(pair & {0, 1}) / len(pair | {0, 1}) for pair in pairs])
+
+
 def test_by_hand(make_lake, request_of, take):
     """Request q: id 50 {0, 1}, 50 {0, 2}, 51 {4, 5}; r: 50 {0, 1}, 52 {4, 1}, -1 {0, 1}.
 
     Equal ids in two requests: 50 with 50 twice, overlaps 2/2 and 1/2. Others: 50-52 1/2 and 0,
     51-50 0, 51-52 1/2; the mean of four is 1/4. The unknown id has no pairs. k / E = 1/4.
+    Jaccard: (1 + 1/3) / 2, and (1/3 + 0 + 0 + 1/3) / 4.
     """
+    near = pytest.approx
     q = request_of("q", "law", [token(0, 1), token(0, 2), token(4, 5)], token_ids=[50, 50, 51])
     r = request_of("r", "law", [token(0, 1), token(4, 1), token(0, 1)], token_ids=[50, 52, -1])
     found = take(make_lake([q, r]), "same_token_overlap")
-    assert found.rows() == [(3, 2, 4, 1, 0.75, 0.75, 0.25, 0.5, 0.25)]
+    start = (3, 2, 4, 1, 0.75, 0.75, 0.25, 0.5, 0.25, 5)
+    assert found.rows() == [(*start, near(2 / 3), near(1 / 6), near(chance_jaccard()))]
 
 
 def test_a_single_request_has_no_pairs(make_lake, request_of, take):
     lake = make_lake([request_of("q", "law", [token(0, 1)] * 3, token_ids=[5, 5, 6])])
-    assert take(lake, "same_token_overlap").rows() == [(3, 0, 0, 0, None, None, None, None, 0.25)]
+    assert take(lake, "same_token_overlap").rows() == [
+        (3, 0, 0, 0, None, None, None, None, 0.25, 3, None, None, pytest.approx(chance_jaccard()))
+    ]
 
 
 def of_pairs(choices, ids, token_id):
-    """(same, by ids, different, pairs of each) over all pairs, one by one."""
+    """(same, by ids, different, pairs of each, Jaccards of both) over all pairs, one by one."""
     same, different = {}, []
+    jaccards = [], []
     for t in range(len(ids)):
         for u in range(t):
             if choices.request[t] == choices.request[u]:
                 continue
-            overlap = len(set(ids[t]) & set(ids[u])) / TOP_K
+            both = set(ids[t]) & set(ids[u])
+            overlap = len(both) / TOP_K
+            jaccards[int(token_id[t] != token_id[u])].append(len(both) / len({*ids[t], *ids[u]}))
             if token_id[t] == token_id[u]:
                 same.setdefault(token_id[t], []).append(overlap)
             else:
                 different.append(overlap)
     pooled = np.concatenate(list(same.values()))
     by_ids = np.mean([np.mean(some) for some in same.values()])
-    return pooled.mean(), by_ids, np.mean(different), len(pooled), len(different), len(same)
+    numbers = len(pooled), len(different), len(same)
+    return pooled.mean(), by_ids, np.mean(different), *numbers, *map(np.mean, jaccards)
 
 
 @pytest.mark.parametrize("tokens", ["all", "generated"])
@@ -53,7 +70,9 @@ def test_beside_numpy(made, take, tokens):
     found = take(lake, "same_token_overlap", tokens=tokens)
     assert found["layer_id"].to_list() == list(LAYERS)
     columns = ["same_id", "same_id_by_ids", "different_id", "num_same_id", "num_different_id"]
-    rows = found.select(*columns, "num_token_ids").rows()
+    columns += ["num_token_ids", "same_id_jaccard", "different_id_jaccard"]
+    rows = found.select(columns).rows()
+    assert set(found["num_compared"]) == {len(choices.token_id)}
     for row, ids in zip(rows, choices.ids.values(), strict=True):
         assert row == pytest.approx(of_pairs(choices, ids, choices.token_id), abs=1e-12)
     assert found["difference"].to_list() == pytest.approx(
@@ -111,3 +130,34 @@ def test_copies_of_a_request_are_no_pairs(make_lake, request_of, take):
     assert row["same_id"] == row["same_id_low"] == row["same_id_high"] == 0
     assert row["different_id"] is None
     assert math.isnan(row["different_id_chance"])
+
+
+def test_jaccard_of_some_tokens(made, take):
+    """Of 40 tokens about 40 are compared, near what all give; of 0 none, and nothing else moves."""
+    lake, _ = made
+    every = take(lake, "same_token_overlap")
+    some = take(lake, "same_token_overlap", jaccard_tokens=40)
+    none = take(lake, "same_token_overlap", jaccard_tokens=0)
+    assert all(abs(number - 40) <= 4 for number in some["num_compared"])
+    for name in ("same_id_jaccard", "different_id_jaccard"):
+        assert some[name].to_list() == pytest.approx(every[name].to_list(), abs=0.2)
+        assert none[name].to_list() == [None] * len(LAYERS)
+    same = ["same_id", "different_id", "num_same_id", "jaccard_closed_form"]
+    assert every.select(same).equals(some.select(same))
+    assert every.select(same).equals(none.select(same))
+
+
+def test_jaccard_of_copies_is_of_no_pairs(made, take, copied):
+    """Drawn anew, pairs of copies do not count: the interval beside NumPy without them."""
+    lake, requests = made
+    choices = arrays_of(requests)
+    names, first = np.unique(choices.request, return_index=True)
+    rows = np.concatenate(
+        [np.flatnonzero(choices.request == names[place]) for place in copied(choices.domain[first])]
+    )
+    again = replace(choices, request=choices.request[rows])
+    found = take(lake, "same_token_overlap", draws=1)
+    for layer, row in zip(LAYERS, found.to_dicts(), strict=True):
+        *_, same, different = of_pairs(again, choices.ids[layer][rows], choices.token_id[rows])
+        assert row["same_id_jaccard_low"] == pytest.approx(same)
+        assert row["different_id_jaccard_high"] == pytest.approx(different)

@@ -61,7 +61,9 @@ def test_one_request_or_equal_prompts_have_no_template(make_lake, request_of, ta
         assert found["num_choices"].sum() == 6 * len(requests)
 
 
-def test_chance_and_intervals_leave_it_out_too(wrapped, take):
+def test_chance_and_intervals_leave_it_out_too(wrapped, take, copied):
+    """A domain of one request has no interval but the percentiles of what ``copied`` repeats."""
+    assert copied(["a"]) == [0]
     found = take(wrapped[0], "expert_load", tokens="prompt", exclude_template=True, draws=19)
     assert found["load_high"].to_list()[:4] == [0, 0, 0.5, 0.5]
 

@@ -77,7 +77,7 @@ def test_exchanged_domains_bring_both_means_to_that_of_all_pairs(planted, take):
         off = np.abs(found[f"{name}_chance"] - found["overlap_closed_form"])
         assert (off.to_numpy() <= error[:, column]).all()
     assert (found["difference_p_adjusted"] <= 1 / 30 + 1e-9).all()
-    assert found["set_size_p"].to_list() == [1.0] * len(LAYERS)  # whatever the domains are called
+    assert found["set_size_p"].is_nan().all()  # whatever the domains are called, so not tested
 
 
 def test_copies_of_a_request_are_no_pair(planted, take, copied):

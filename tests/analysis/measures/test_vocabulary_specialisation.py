@@ -143,3 +143,25 @@ def test_a_run_of_chance_lies_in_its_band(make_lake, request_of, take):
     (row,) = take(lake, "vocabulary_specialisation", draws=39).to_dicts()
     assert row["specialisation"] > row["even_share"]
     assert row["specialisation_p"] > 0.1
+
+
+def test_copies_of_an_occurrence_are_one(make_lake, request_of, take, copied):
+    """Of five requests q0, q0, q0, q1, q2 are drawn. Each has id 50, q0 also 51.
+
+    Of 50's occurrences 3 of those 5 go to 0, as recorded 2 of 5. 51 has three copies of one
+    occurrence: with three asked for, 50 alone counts; with copies counted the mean would be
+    (3 / 5 + 1) / 2. With four asked for none counts, since 50 has three of its own.
+    """
+    choices = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 2)]
+    requests = [
+        request_of(f"q{n}", "law", [token(*pair)], token_ids=[50]) for n, pair in enumerate(choices)
+    ]
+    requests[0] = request_of("q0", "law", [token(0, 1), token(5, 6)], token_ids=[50, 51])
+    lake = make_lake(requests)
+    (row,) = take(lake, "vocabulary_specialisation", draws=2, least_count=3).to_dicts()
+    for name in ("specialisation", "specialisation_by_tokens"):
+        assert row[name] == pytest.approx(2 / 5)
+        assert row[f"{name}_low"] == row[f"{name}_high"] == pytest.approx(3 / 5)
+    (row,) = take(lake, "vocabulary_specialisation", draws=2, least_count=4).to_dicts()
+    assert row["specialisation"] == pytest.approx(2 / 5)
+    assert np.isnan(row["specialisation_low"])

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracer.analysis.bootstrap import percentile_interval
+from tracer.analysis.intervals import corrected_interval
 
 __all__ = ["adjusted_probability", "aligned", "chance_columns", "interval_columns", "probability"]
 
@@ -76,21 +77,52 @@ def adjusted_probability(observed: Floats, drawn: Floats) -> Floats:
 
 
 def chance_columns(name: str, observed: Floats, drawn: Floats, level: float) -> dict[str, Floats]:
-    """Columns of a value's chance: mean, band of the middle ``level``, and two probabilities."""
+    """Columns of a value's chance: mean, band of the middle ``level``, and two probabilities.
+
+    A value that every draw repeats has no probability: its null leaves it as it is, so that
+    nothing is tested.
+    """
     low, high = percentile_interval(drawn, level)
     with np.errstate(invalid="ignore"):
+        equal = np.abs(drawn - observed) <= _ROUNDING * np.maximum(np.abs(observed), 1)
+        tested = ~(equal | np.isnan(drawn)).all(axis=0)
         return {
             f"{name}_chance": _mean(drawn),
             f"{name}_chance_low": low,
             f"{name}_chance_high": high,
-            f"{name}_p": probability(observed, drawn),
-            f"{name}_p_adjusted": adjusted_probability(observed, drawn),
+            f"{name}_p": np.where(tested, probability(observed, drawn), np.nan),
+            f"{name}_p_adjusted": np.where(tested, adjusted_probability(observed, drawn), np.nan),
         }
 
 
-def interval_columns(name: str, drawn: Floats, level: float) -> dict[str, Floats]:
-    """Columns of a value's interval: percentiles of what requests drawn anew give."""
-    low, high = percentile_interval(drawn, level)
+def interval_columns(
+    name: str,
+    observed: Floats,
+    drawn: Floats,
+    level: float,
+    *,
+    widened: Floats,
+    bounds: tuple[float, float] | None,
+) -> dict[str, Floats]:
+    """Columns of a value's interval, from what requests drawn anew give.
+
+    Args:
+        name: of the value.
+        observed: [rows].
+        drawn: [draws, rows].
+        level: of the interval.
+        widened: [rows], from ``row_widening``.
+        bounds: of the value, where draws keep to them; None for percentiles as they are.
+    """
+    if bounds is None:
+        low, high = percentile_interval(drawn, level)
+    else:
+        every = np.append(drawn, observed)
+        kept = (
+            float(np.nanmin(every, initial=bounds[0])),
+            float(np.nanmax(every, initial=bounds[1])),
+        )
+        low, high = corrected_interval(observed, drawn, level, widened=widened, bounds=kept)
     return {f"{name}_low": low, f"{name}_high": high}
 
 

@@ -6,7 +6,7 @@ Their texts are ``queries/inputs/*.sql``. A second run has them once more, each 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from tracer.analysis.measures.pairs import expert_pairs
 from tracer.analysis.sql import query_text
 from tracer.errors import InputError
 from tracer.records import GATE_WEIGHTS, TOKEN_SCOPES, UNKNOWN
@@ -23,6 +24,7 @@ from tracer.schema import TABLES, query_path
 __all__ = [
     "OTHER",
     "Asked",
+    "count_again",
     "frame_of",
     "has_gate_weights",
     "make_inputs",
@@ -35,13 +37,15 @@ __all__ = [
 
 OTHER = "other_"
 _REQUESTS = "scoped_requests"
-_SORTED = ("run_id", "origin", "phase", "layer_id", "position", "expert_id")
+_SORTED = ("run_id", "origin", "phase", "layer_id", "position", "budget", "expert_id")
 # Base tables that a run has only where it was asked to record them, and what asks for them.
 _OPTIONS = {
     "router_logits": "--router-logits",
     "routers": "--router-weights",
     "candidates": "--top-m",
 }
+# Relations that are counted in arrays instead of by their texts.
+_COUNTED = {"expert_pairs": expert_pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def needed(reads: Iterable[str], prefix: str = "") -> list[str]:
 
 def make_inputs(
     con: duckdb.DuckDBPyConnection,
-    reads: Iterable[str],
+    reads: Collection[str],
     asked: Asked,
     *,
     prefix: str = "",
@@ -106,10 +110,12 @@ def make_inputs(
         raise InputError(
             f"unknown tokens {asked.tokens!r}", f"there are: {', '.join(TOKEN_SCOPES)}."
         )
+    read = set(reads)
     names = needed(reads, prefix)
     run_id = str(asked.run["run_id"])
-    _refuse_unrecorded(con, names, run_id)
+    _refuse_unrecorded(con, names, asked.run)
     row = {name: asked.run[name] for name in ("run_id", "num_experts", "top_k", "moe_layers")}
+    row["renormalised"] = bool(asked.run.get("renormalised"))
     row |= {"tokens": asked.tokens, "template_prefix": 0, "template_suffix": 0}
     replace(con, f"{prefix}asked", pl.DataFrame([row]))
     if asked.exclude_template and "usage_entries" in names:
@@ -130,12 +136,30 @@ def make_inputs(
                 lengths = one_row(con, "template_lengths", prefix)
                 row |= dict(zip(("template_prefix", "template_suffix"), lengths, strict=True))
                 replace(con, f"{prefix}asked", pl.DataFrame([row]))
-        elif name.endswith("_entries") and not keep:
-            con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
-        elif name.endswith("_entries"):
+        elif name in _COUNTED:
+            replace(con, f"{prefix}{name}", _COUNTED[name](con, prefix))
+        elif keep and name.endswith("_entries") and (prefix + name in read or _drawn(name, names)):
             con.execute(f"create or replace temp table {prefix}{name} as\n{text}")
         else:
             con.execute(f"create or replace temp view {prefix}{name} as\n{text}")
+
+
+def _drawn(name: str, names: Iterable[str]) -> bool:
+    """Whether draws of a relation are seen: others than sums, which are held too, read it."""
+    return any(name in _reads(other) for other in names if not other.endswith("_entries"))
+
+
+def count_again(con: duckdb.DuckDBPyConnection, made: Collection[str]) -> None:
+    """Count what is counted in arrays anew, after other relations were put in their places.
+
+    Args:
+        con: with the relations.
+        made: names of all tables on it.
+    """
+    for prefix in ("", OTHER):
+        for name, count in _COUNTED.items():
+            if f"{prefix}{name}" in made:
+                replace(con, f"{prefix}{name}", count(con, prefix))
 
 
 def one_row(con: duckdb.DuckDBPyConnection, name: str, prefix: str = "") -> tuple[int, ...]:
@@ -164,7 +188,10 @@ def frame_of(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
     return frame.sort([column for column in _SORTED if column in frame.columns])
 
 
-def _refuse_unrecorded(con: duckdb.DuckDBPyConnection, names: list[str], run_id: str) -> None:
+def _refuse_unrecorded(
+    con: duckdb.DuckDBPyConnection, names: list[str], run: Mapping[str, object]
+) -> None:
+    run_id = run["run_id"]
     tables = {table for name in names for table in _reads(name)}
     for table, option in _OPTIONS.items():
         if table not in tables:
@@ -174,6 +201,12 @@ def _refuse_unrecorded(con: duckdb.DuckDBPyConnection, names: list[str], run_id:
             raise InputError(
                 f"run {run_id!r} has no {table}", f"record them: `tracer capture {option}`."
             )
+    plain = run.get("scoring_function") == "softmax" and not run.get("selection_bias")
+    if "candidates" in tables and not plain:
+        raise InputError(
+            f"run {run_id!r} has candidates whose scores cannot stand for gate weights",
+            "those of a softmax router without a selection bias can.",
+        )
 
 
 def _some(requests: pl.DataFrame, asked: Asked, first: pl.Series) -> pl.DataFrame:

@@ -5,12 +5,13 @@ import json
 import duckdb
 import polars as pl
 
+from tracer.analysis.measures.catalogue import Measure
 from tracer.analysis.measures.inputs import Asked, has_gate_weights, one_row
 from tracer.analysis.sql import run_query
 from tracer.errors import InputError
 from tracer.records import NO_DOMAIN
 
-__all__ = ["notes_on"]
+__all__ = ["draw_notes", "notes_on"]
 
 _PROMPT_SCOPES = ("prompt", "all")
 
@@ -72,3 +73,42 @@ def notes_on(con: duckdb.DuckDBPyConnection, asked: Asked, prefix: str = "") -> 
             f"run {run_id!r} has no gate weights, so the ranks of its choices mean nothing."
         )
     return notes
+
+
+def draw_notes(measure: Measure, frame: pl.DataFrame, draws: int, seed: int) -> list[str]:
+    """Sentences about the intervals of a measure and about values that were not tested.
+
+    Args:
+        measure: that was taken.
+        frame: with its columns of chance and interval.
+        draws: of each kind.
+        seed: of all draws.
+    """
+    if not draws or not measure.values or frame.is_empty():
+        return []
+    notes = [f"intervals are from {draws:,} draws of requests (seed {seed}), {_kind(measure)}."]
+    sure = [value for value in measure.values if value not in measure.jumps]
+    alone = [pl.col(v).is_not_null() & pl.col(f"{v}_low").is_nan() for v in sure]
+    if alone and (rows := frame.filter(pl.any_horizontal(alone)).height):
+        notes.append(
+            f"{rows:,} of {frame.height:,} rows have no interval: each of their domains has one"
+            " request, or no draw has the row."
+        )
+    for value in measure.values if measure.null else ():
+        p, chance = pl.col(f"{value}_p"), pl.col(f"{value}_chance")
+        there = pl.col(value).is_not_null() & chance.is_not_nan()
+        untested = frame.filter(there & p.is_nan()).height
+        if untested:
+            notes.append(
+                f"{untested:,} of {frame.height:,} values of {value} are the same in every draw of"
+                " chance, so they cannot be tested and have no probability."
+            )
+    return notes
+
+
+def _kind(measure: Measure) -> str:
+    corrected = [value for value in measure.values if value not in measure.jumps]
+    if not corrected:
+        return "plain percentiles"
+    text = "their bias taken off, widened for few requests"
+    return f"{text}; of {', '.join(measure.jumps)} plain percentiles" if measure.jumps else text

@@ -43,6 +43,7 @@ __all__ = ["NULLS", "null_words"]
 
 Ints = npt.NDArray[np.int64]
 Rng = np.random.Generator
+_SUMS = ("usage_entries", "phase_usage_entries", "budget_entries", "candidate_entries")
 _SWAPS = 16  # exchanges per choice that make a draw; after about 4 nothing is left to see
 
 
@@ -58,7 +59,7 @@ def _experts(redraw: Redraw, rng: Rng) -> None:
     num_experts = _model(redraw)[0]
     layers = max(
         int(cast("int", redraw.recorded(name)["layer_id"].max()))
-        for name in ("usage_entries", "phase_usage_entries", "routing_entries")
+        for name in (*_SUMS, "routing_entries")
         if redraw.has(name)
     )
     shape = len(names), layers + 1, num_experts
@@ -69,7 +70,7 @@ def _experts(redraw: Redraw, rng: Rng) -> None:
         layer = entries["layer_id"].to_numpy().astype(np.int64)
         return names.search_sorted(domains).to_numpy().astype(np.int64), layer
 
-    for name in ("usage_entries", "phase_usage_entries"):
+    for name in _SUMS:
         if redraw.has(name):
             entries = redraw.recorded(name)
             ids = renamed[*places(entries), entries["expert_id"].to_numpy().astype(np.int64)]

@@ -6,12 +6,14 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from tracer.analysis.measures.engines import Points
+from tracer.analysis.measures.pairs import PairCounts
 from tracer.errors import InputError, first_line
 from tracer.schema import arrow_schema
 
 __all__ = ["take"]
 
 Made = Mapping[str, pl.LazyFrame]
+_ROWS = 65_536  # whose pairs of experts are counted at a time
 _PLACE = ("request_id", "origin", "domain", "phase", "position", "layer_id")
 
 
@@ -101,6 +103,20 @@ def _expert_choices(made: Made) -> pl.LazyFrame:
     )
 
 
+def _expert_pairs(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/expert_pairs.sql``."""
+    asked = made["asked"].select("num_experts", "top_k").collect()
+
+    def counted(rows: pl.DataFrame) -> pl.DataFrame:
+        counts = PairCounts(*asked.row(0))
+        for part in rows.iter_slices(_ROWS):
+            counts.add(part)
+        return counts.frame()
+
+    rows = made["routed_tokens"].select("layer_id", "expert_ids")
+    return rows.map_batches(counted, schema=PairCounts(1, 1).frame().schema)
+
+
 def _expert_logits(made: Made) -> pl.LazyFrame:
     """As ``queries/inputs/expert_logits.sql``."""
     requests = made["scoped_requests"].select("request_id", "origin", "domain")
@@ -172,12 +188,68 @@ def _cosine_entries(made: Made) -> pl.LazyFrame:
     )
 
 
+def _budget_entries(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/budget_entries.sql``."""
+    return _by_budget(made["routing_entries"], "gate_weights")
+
+
+def _candidate_entries(made: Made) -> pl.LazyFrame:
+    """As ``queries/inputs/candidate_entries.sql``."""
+    requests = made["scoped_requests"].select("origin", "num_prompt_tokens").unique()
+    scope = ["run_id", "tokens", "template_prefix", "template_suffix"]
+    position, end = pl.col("position"), pl.col("num_prompt_tokens")
+    phase = {
+        "all": pl.lit(value=True),
+        "prompt": position < end,
+        "generated": position >= end,
+        "last-prompt": position == end - 1,
+    }
+    wanted = [(pl.col("tokens") == name) & there for name, there in phase.items()]
+    template = (position < pl.col("template_prefix")) | (
+        (position < end) & (position >= end - pl.col("template_suffix"))
+    )
+    scoped = (
+        made["candidates"]
+        .join(made["asked"].select(scope), on="run_id")
+        .join(requests, left_on="request_id", right_on="origin")
+        .filter(pl.any_horizontal(wanted) & ~template)
+        .rename({"request_id": "origin"})
+    )
+    return _by_budget(scoped, "scores")
+
+
+def _by_budget(tokens: pl.LazyFrame, weights: str) -> pl.LazyFrame:
+    """Sums of what each request keeps of ``expert_ids`` and ``weights``, by budget."""
+    kept = pl.col("expert_ids", "weight").list.head(pl.col("budget"))
+    return (
+        tokens.with_columns(
+            budget=pl.int_ranges(1, pl.col("expert_ids").list.len() + 1, dtype=pl.Int32),
+            weight=pl.col(weights).cast(pl.List(pl.Float64)),
+        )
+        .select("origin", "layer_id", "budget", "expert_ids", "weight")
+        .explode("budget")
+        .with_columns(kept)
+        .with_columns(whole=pl.col("weight").list.sum())
+        .explode("expert_ids", "weight")
+        .rename({"expert_ids": "expert_id"})
+        .group_by("origin", "layer_id", "budget", "expert_id")
+        .agg(
+            num_choices=pl.len().cast(pl.Int64),
+            weight_sum=pl.col("weight").sum(),
+            share_sum=(pl.when(pl.col("whole") > 0).then(pl.col("weight") / pl.col("whole"))).sum(),
+        )
+    )
+
+
 # Relations whose texts unnest lists, which is written otherwise in every dialect.
 _UNNESTED: dict[str, Callable[[Made], pl.LazyFrame]] = {
+    "budget_entries": _budget_entries,
+    "candidate_entries": _candidate_entries,
     "cells": _cells,
     "cosine_entries": _cosine_entries,
     "expert_choices": _expert_choices,
     "expert_logits": _expert_logits,
+    "expert_pairs": _expert_pairs,
     "experts": _experts,
     "usage_entries": _usage_entries,
 }

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracer.analysis.measures.inputs import OTHER, frame_of, replace
+from tracer.analysis.measures.inputs import OTHER, count_again, frame_of, replace
 
 __all__ = ["Redraw", "drawn_requests", "with_replacement"]
 
@@ -49,6 +49,11 @@ class Redraw:
         """Put the recorded relations back."""
         for name, frame in self._recorded.items():
             replace(self._con, name, frame)
+        self.count_again()
+
+    def count_again(self) -> None:
+        """Make what is counted from other relations true of those that stand there now."""
+        count_again(self._con, self._made)
 
 
 def drawn_requests(redraw: Redraw, rng: Rng) -> None:

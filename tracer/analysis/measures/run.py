@@ -11,7 +11,7 @@ from tracer.analysis.measures.checks import check_runs
 from tracer.analysis.measures.draws import with_draws
 from tracer.analysis.measures.engines import ENGINES, points_on
 from tracer.analysis.measures.inputs import OTHER, Asked, frame_of, make_inputs
-from tracer.analysis.measures.notes import notes_on
+from tracer.analysis.measures.notes import draw_notes, notes_on
 from tracer.analysis.sql import connect
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
@@ -127,6 +127,7 @@ def run_measure(
                 level=settings.level,
                 progress=progress,
             )
+            notes += draw_notes(measure, frame, settings.draws, settings.seed)
         else:
             names = [f"{p}{name}" for p, _ in runs for name in ("asked", "scoped_requests")]
             given = {name: frame_of(con, name) for name in names}

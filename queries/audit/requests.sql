@@ -1,13 +1,12 @@
--- bootstrap/requests: complete requests that have recorded tokens in a scope, numbered.
+-- audit/requests: complete requests that have recorded tokens in a scope, by their domains.
 --
 -- reads   requests, usage
 -- binds   $run_id
 --         $tokens: last-prompt, prompt, generated, or all (prompt and generated)
 --         $domains: JSON object {old label: new domain}; a request is looked up by its label
 --         `subject`, then by its domain, and else keeps its domain; '{}' changes nothing
--- yields  request_id, request_number [from 0, by request_id], domain, domain_number [from 0, by
---         domain]
--- order   request_number
+-- yields  request_id, domain
+-- order   request_id
 with renamed as (
     select $domains::json::map(varchar, varchar) as names
 ),
@@ -24,10 +23,6 @@ counted as (
         and status = 'complete'
         and request_id in (select request_id from recorded)
 )
-select
-    request_id,
-    row_number() over (order by request_id) - 1 as request_number,
-    domain,
-    dense_rank() over (order by domain) - 1 as domain_number
+select request_id, domain
 from counted
-order by request_number
+order by request_id

@@ -1,0 +1,219 @@
+"""A run beside an earlier one: whether any measure of the two went beyond its limit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from tracer.analysis.measures.catalogue import Measure, measure_named
+from tracer.analysis.measures.run import Settings, run_measure
+from tracer.analysis.views import LakeFiles
+from tracer.errors import InputError
+
+__all__ = ["Drift", "DriftCheck", "DriftLimit", "check_limits", "compare_runs"]
+
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DriftLimit:
+    """How far a column of a measure of two runs may go.
+
+    low, high: None does not limit that side
+    absolute: ``high`` is of the column's absolute value
+    """
+
+    measure: str
+    column: str
+    low: float | None
+    high: float | None
+    absolute: bool = False
+
+    @property
+    def words(self) -> str:
+        """What the limit says."""
+        parts = [f"at least {self.low:g}"] if self.low is not None else []
+        if self.high is not None:
+            parts.append(f"at most {'±' if self.absolute else ''}{self.high:g}")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftCheck:
+    """One limit of two runs.
+
+    num_rows: that have a value; num_beyond: whose value lies beyond the limit; num_breaches: of
+        these, what chance does not explain
+    rows: those nearest to the limit or farthest beyond first, 20 at most: the measure's key,
+        `value`, and where there were draws `low`, `high` (requests drawn anew), `chance_low`,
+        `chance_high`, `p_adjusted`; and `breach`
+    """
+
+    measure: str
+    column: str
+    limit: str
+    num_rows: int
+    num_beyond: int
+    num_breaches: int
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def words(self) -> str:
+        """What was found, in one line."""
+        first = self.rows[0]
+        key = " ".join(
+            f"{name.removesuffix('_id')} {value}"
+            for name, value in first.items()
+            if name not in _NUMBERS
+        )
+        return (
+            f"{self.measure}.{self.column} ({self.limit}): {self.num_breaches} of"
+            f" {self.num_rows} rows beyond it, first {key} with {first['value']:.4g}"
+        )
+
+
+_NUMBERS = ("value", "low", "high", "chance_low", "chance_high", "p_adjusted", "breach")
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A run beside an earlier one; changes are the run's less the earlier one's.
+
+    notes: what a reader has to know of what was compared
+    """
+
+    run_id: str
+    against: str
+    alpha: float | None
+    draws: int
+    level: float
+    checks: tuple[DriftCheck, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def breaches(self) -> list[DriftCheck]:
+        """Checks that were not met."""
+        return [check for check in self.checks if check.num_breaches]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def check_limits(limits: Sequence[DriftLimit]) -> None:
+    """See that every limit is of a column with numbers of a measure of two runs.
+
+    Raises:
+        InputError: one is not.
+    """
+    for limit in limits:
+        measure = measure_named(limit.measure)
+        if not measure.compares:
+            raise InputError(
+                f"measure {limit.measure!r} is of one run, so it knows no drift",
+                "`tracer query --help` lists the measures; those of two runs read `other_`.",
+            )
+        columns = [c.name for c in measure.columns if c.name not in measure.key]
+        if limit.column not in columns:
+            raise InputError(
+                f"measure {limit.measure!r} has no column {limit.column!r}",
+                f"there are: {', '.join(columns)}.",
+            )
+
+
+def compare_runs(
+    lake: LakeFiles,
+    run_id: str,
+    against: str,
+    limits: Sequence[DriftLimit],
+    *,
+    alpha: float | None,
+    settings: Settings,
+    progress: Callable[[str], None] = lambda _measure: None,
+) -> Drift:
+    """Hold two runs of one model to limits.
+
+    A limit is broken where a value lies beyond it and its probability by chance, corrected over
+    all rows of the measure (single-step max-T), is at most ``alpha``. A column without chance
+    levels is judged by its limit alone.
+
+    Args:
+        lake: the lake to read.
+        run_id: the run.
+        against: the earlier one.
+        limits: what is checked.
+        alpha: None lets every value beyond its limit count.
+        settings: tokens, domains and draws of the measures.
+        progress: told each measure that is done.
+
+    Raises:
+        InputError: a limit that cannot be checked, runs that cannot be compared.
+        UnknownRunError: no such run.
+    """
+    check_limits(limits)
+    checks: list[DriftCheck] = []
+    notes: list[str] = []
+    for name in dict.fromkeys(limit.measure for limit in limits):
+        found = run_measure(lake, name, run_id=against, other_run_id=run_id, settings=settings)
+        notes += [note for note in found.notes if note not in notes]
+        checks += [
+            _check(found.measure, found.frame, limit, alpha)
+            for limit in limits
+            if limit.measure == name
+        ]
+        progress(name)
+    return Drift(
+        run_id, against, alpha, settings.draws, settings.level, tuple(checks), tuple(notes)
+    )
+
+
+def _check(
+    measure: Measure, frame: pl.DataFrame, limit: DriftLimit, alpha: float | None
+) -> DriftCheck:
+    name = limit.column
+    value = pl.col(name).cast(pl.Float64)
+    held = value.abs() if limit.absolute else value
+    sides = []
+    if limit.low is not None:
+        sides.append(limit.low - held)
+    if limit.high is not None:
+        sides.append(held - limit.high)
+    rows = frame.with_columns(value=value, _beyond=pl.max_horizontal(sides))
+    rows = rows.filter(pl.col("_beyond").is_not_null() & pl.col("_beyond").is_not_nan())
+    if rows.is_empty():
+        raise InputError(
+            f"{limit.measure}.{name} has no value for these two runs, so it cannot be checked",
+            "take the limit out of the job, or compare runs of the same requests.",
+        )
+    columns = {end: f"{name}_{end}" for end in _NUMBERS[1:-1] if f"{name}_{end}" in rows.columns}
+    unlikely = pl.lit(value=True)
+    if alpha is not None and "p_adjusted" in columns:
+        unlikely = pl.col(columns["p_adjusted"]) <= alpha
+    beyond = pl.col("_beyond") > 0
+    rows = rows.with_columns(breach=beyond & unlikely)
+    order = ["breach", "_beyond", *measure.key]
+    rows = rows.sort(order, descending=[True, True, *[False] * len(measure.key)])
+    shown = rows.head(_MOST_ROWS).select(
+        *measure.key,
+        "value",
+        *(pl.col(column).alias(end) for end, column in columns.items()),
+        "breach",
+    )
+    return DriftCheck(
+        limit.measure,
+        name,
+        limit.words,
+        rows.height,
+        rows.filter(beyond).height,
+        int(rows["breach"].sum()),
+        tuple(_plain(row) for row in shown.iter_rows(named=True)),
+    )
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is not a number, which JSON has no word for."""
+    return {
+        name: None if isinstance(value, float) and value != value else value  # noqa: PLR0124
+        for name, value in row.items()
+    }

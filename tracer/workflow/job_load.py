@@ -1,0 +1,140 @@
+"""Reads a job file and checks what its parts say together."""
+
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tracer.analysis.drift import check_limits
+from tracer.errors import InputError
+from tracer.store.lake_location import is_url
+from tracer.workflow.drift_limits import limits_of
+from tracer.workflow.job_file import DatasetEntry, JobFile, ModelEntry
+
+__all__ = ["load_job"]
+
+_OWN_DATASETS = ("demo", "mmlu")
+_IN_OUTPUTS = ("model", "dataset", "period", "run_id")
+_IN_RUN_ID = ("model", "dataset", "period", "settings")
+
+
+def load_job(path: Path) -> JobFile:
+    """Read and check a job file; its paths come back absolute and everything has its name.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or says something a job does not know.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        job = _resolved(JobFile.model_validate(raw), path.absolute().parent, path.stem)
+        _check_names(job)
+        if job.drift is not None:
+            check_limits(limits_of(job.drift))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        keys = ", ".join(JobFile.model_fields)
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {where}: {message}", f"keys: {keys}.") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}", error.hint) from error
+    return job
+
+
+def _resolved(job: JobFile, folder: Path, stem: str) -> JobFile:
+    """Every path below ``folder``; model and dataset only where such a file is there."""
+
+    def below(part: Any) -> Any:
+        if not isinstance(part, BaseModel):
+            return part
+        paths = {name: folder / value for name, value in part if isinstance(value, Path)}
+        return part.model_copy(update=paths)
+
+    def found(value: str) -> str:
+        return str(folder / value) if (folder / value).exists() else value
+
+    def model(one: ModelEntry) -> ModelEntry:
+        name = one.name or _name(one.model)
+        return below(one.model_copy(update={"model": found(one.model), "name": name}))  # type: ignore[no-any-return]
+
+    def dataset(one: DatasetEntry) -> DatasetEntry:
+        # `demo` and `mmlu` even where a folder of that name lies beside the file.
+        where = one.dataset if one.dataset in _OWN_DATASETS else found(one.dataset)
+        name = one.name or _name(one.dataset.split("/")[-1].split(".")[0])
+        return below(one.model_copy(update={"dataset": where, "name": name}))  # type: ignore[no-any-return]
+
+    return job.model_copy(
+        update={
+            "name": job.name or _name(stem),
+            "model": None,
+            "models": tuple(map(model, job.model_entries)),
+            "dataset": None,
+            "datasets": tuple(map(dataset, job.dataset_entries)),
+            "lake": job.lake if is_url(job.lake) else str(folder / job.lake),
+            "options": below(job.options),
+            "audit": None,
+            "audits": tuple(map(below, job.audit_steps)),
+            "drift": below(job.drift),
+            "report": below(job.report),
+        }
+    )
+
+
+def _name(text: str) -> str:
+    """The last part of ``text`` with characters that names may have."""
+    last = re.sub(r"[^A-Za-z0-9._-]+", "-", text.rstrip("/").split("/")[-1]).strip("-._")
+    return last[:60] or "unnamed"
+
+
+def _check_names(job: JobFile) -> None:
+    """See that what several runs write does not collide.
+
+    Raises:
+        InputError: two entries, run ids or outputs of one name, or an unknown {word}.
+    """
+    for kind, names in (
+        ("models", [one.name for one in job.model_entries]),
+        ("datasets", [one.name for one in job.dataset_entries]),
+    ):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{kind}: two have the name {twice[0]!r}", "give each its `name`.")
+    needed = [kind for kind in ("model", "dataset") if len(getattr(job, f"{kind}s")) > 1]
+    if (run_id := job.options.run_id) is not None:
+        of_period = ["period"] if job.every != "once" else []
+        _check_words("options.run_id", run_id, _IN_RUN_ID, [*needed, *of_period], job)
+    outputs: dict[Path, str] = {}
+    steps = [(f"audits.{n}.output", step.output) for n, step in enumerate(job.audits)]
+    if job.report is not None:
+        steps.append(("report.output", job.report.output))
+    for key, output in steps:
+        _check_words(key, str(output), _IN_OUTPUTS, needed, job)
+        if output in outputs:
+            raise InputError(f"{key}: {outputs[output]} writes the same file")
+        outputs[output] = key
+
+
+def _check_words(
+    key: str, text: str, known: tuple[str, ...], needed: list[str], job: JobFile
+) -> None:
+    hint = f"there are: {', '.join(f'{{{word}}}' for word in known)}."
+    try:
+        words = {word for _, word, _, _ in string.Formatter().parse(text) if word is not None}
+    except ValueError as error:
+        raise InputError(f"{key}: {error}", hint) from error
+    if strange := sorted(words - set(known)):
+        raise InputError(f"{key}: nothing is known of {{{strange[0]}}}", hint)
+    if "period" in words and job.every == "once":
+        raise InputError(f"{key}: {{period}} needs `every`", "set every: day, for example.")
+    missing = [word for word in needed if word not in words]
+    if missing and "run_id" not in words:
+        raise InputError(
+            f"{key}: several runs would have the one name {text!r}",
+            f"put {' and '.join(f'{{{word}}}' for word in missing)} into it.",
+        )
