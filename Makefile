@@ -5,6 +5,7 @@
 # make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
+# make test-dagster   job files as Dagster's assets, checks and schedule, by a real daemon
 # make test-ray   a capture by workers of Ray, one of them killed, in an environment of its own
 # make test-spark   measures on a standalone Spark of two workers, ALL=1 for the whole catalogue; needs Java
 # make test-cluster   both of these
@@ -35,7 +36,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers readers-lake test-cluster test-ray test-spark test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers readers-lake test-cluster test-ray test-spark test-dagster test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -145,6 +146,15 @@ test-ray: .venv-cluster/.moe-tracer-setup
 	OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest -o addopts= -o filterwarnings=default \
 		-p no:cacheprovider tests/cluster
 
+.venv-dagster/.moe-tracer-setup: Makefile pyproject.toml | setup
+	test -x .venv-dagster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-dagster
+	$(UV) pip install --quiet --python .venv-dagster/bin/python 'pytest>=8.3' -e '.[dagster]'
+	touch $@
+
+# What it asks for need not go with what vLLM asks for.
+test-dagster: .venv-dagster/.moe-tracer-setup
+	.venv-dagster/bin/python -m pytest -o addopts= -o filterwarnings=default -p no:cacheprovider tests/dagster_job
+
 # Any Python with torch, triton and pytest will do; vLLM is not needed.
 test-gpu:
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),python3) -m pytest tests/gpu
@@ -176,4 +186,4 @@ lock: pyproject.toml
 	python3 -c "import pathlib, re; p = pathlib.Path('$(LOCK)'); p.write_text(re.sub(r'(?m)^(torch==\S+) \\\\\n(?:    --hash=\S+(?: \\\\)?\n)+', r'\1\n', p.read_text()))"
 
 clean:
-	rm -rf .venv .venv-0.30 .venv-cluster .venv-readers .uv lake demo-model report.html build dist
+	rm -rf .venv .venv-0.30 .venv-cluster .venv-dagster .venv-readers .uv lake demo-model report.html build dist

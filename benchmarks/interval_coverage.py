@@ -116,7 +116,7 @@ def measures(lake: Lake, weights: Weights) -> dict[str, Floats]:
     joint = counts / counts.sum(axis=(1, 2), keepdims=True)
     of_expert, of_domain = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=2))
     weighed = np.nan_to_num(contributions)
-    weighed /= weighed.sum(axis=2, keepdims=True)
+    weighed = shares(weighed)
     mixed = (weighed[:, 0] + weighed[:, 1]) / 2
     by_word = (narrow @ lake.words).reshape(len(narrow), NUM_WORDS, NUM_EXPERTS)
     occurred = by_word.sum(axis=2) / TOP_K
@@ -126,8 +126,8 @@ def measures(lake: Lake, weights: Weights) -> dict[str, Floats]:
     units = unit_vectors(lake.usage.weight_sum)
     loads = joint.sum(axis=1)
     return {
-        "load": counts[:, 0, 3] / counts[:, 0].sum(axis=1),
-        "eci": np.nan_to_num(contributions[:, 0, 3]),
+        "load": shares(counts)[:, 0, 3],
+        "eci": np.where(present[:, 0], np.nan_to_num(contributions[:, 0, 3]), np.nan),
         "max_load": loads.max(axis=1),
         "mutual_information": of_expert + of_domain - _entropy(joint.reshape(len(joint), -1)),
         "purity": joint.max(axis=1).sum(axis=1),
@@ -141,9 +141,15 @@ def measures(lake: Lake, weights: Weights) -> dict[str, Floats]:
     }
 
 
-def _entropy(shares: Floats) -> Floats:
+def shares(sums: Floats) -> Floats:
+    """Of the last axis; NaN where all are 0, as of a domain that a draw left out."""
+    total = sums.sum(axis=-1, keepdims=True)
+    return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
+
+
+def _entropy(of: Floats) -> Floats:
     """Of the last axis, nats."""
-    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=-1)
+    return -(of * np.log(np.where(of > 0, of, 1))).sum(axis=-1)
 
 
 def redrawn(size: int, draws: int, rng: np.random.Generator, *, poisson: bool = False) -> Weights:

@@ -64,7 +64,7 @@ def measure_section(measure: Measure) -> list[str]:
         ),
     ]
     if measure.values:
-        lines.append(f"- Intervals for {', '.join(f'`{name}`' for name in measure.values)}.")
+        lines.append(f"- Intervals for {_quoted(measure.values)}{_plain(measure)}.")
     lines.append(
         f"- Chance: `{measure.null}`."
         if measure.null
@@ -74,6 +74,18 @@ def measure_section(measure: Measure) -> list[str]:
         lines.append(f"- Source: {sentence(measure.source)}")
     lines += [f"- Reads {', '.join(f'`{name}`' for name in measure.reads)}.", ""]
     return lines
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _plain(measure: Measure) -> str:
+    """Which of its intervals are percentiles as they are."""
+    if not measure.jumps:
+        return ""
+    some = "" if measure.jumps == measure.values else f" for {_quoted(measure.jumps)}"
+    return f"; plain percentiles{some}"
 
 
 def polars_runs(measure: Measure) -> bool:

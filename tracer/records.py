@@ -154,7 +154,7 @@ class StatisticChance:
         domains) or `labels` (domains exchanged over requests: for differences between them)
     alternative: which side counts as far from chance: greater, less or two-sided
     estimate: as recorded
-    low, high: percentiles with requests drawn anew
+    low, high: interval from requests drawn anew
     chance, chance_low, chance_high: mean and percentiles under the null; the mean of
         ``influence_density`` is harmonic, since members may hold everything
     p, p_adjusted: probability under the null of a value as far, alone and over all layers

@@ -2,10 +2,11 @@
 --
 -- Experts stand by what they hold, least first; the curve says what the first 0, 1, ... E of them
 -- hold together. Of three vectors, which differ:
---   loads         choices of all tokens together: every expert counts with its full load
---   contributions mean over domains of the ECI of every chosen expert
---   listed        the same, zero outside the first k of each domain (equal ones by id), as the
---                 published curves and Gini indices were made
+-- - loads: choices of all tokens together, so every expert counts with its full load
+-- - contributions: mean over domains of the ECI of every chosen expert
+-- - listed: the same, zero outside the first k of each domain (equal ones by id), as the published
+-- curves and Gini indices were made
+--
 -- Equal is the curve if the experts that may hold something held the same: all of them, and in
 -- listed k, the same in each domain. Twice the area between a curve and the straight line, by
 -- trapezoids, is the Gini index, so of listed 1 - k / E is built in. A layer in which nothing is

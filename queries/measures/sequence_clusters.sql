@@ -6,12 +6,15 @@
 -- in its domain is never right. Copies of one request are left out together. Cosines that agree to
 -- 12 digits are tied: the first request_id, or domain, wins. If domains are exchanged, the first
 -- share is nearest_closed_form on average, sum of n_d (n_d - 1) / (n (n - 1)). The nearest request
--- takes all pairs: layers x requests^2 rows, in each draw again, so take some of many requests.
+-- takes products of all pairs, layers x requests^2, in each draw again: take some of many requests.
+-- The published groups are k-means of what another model makes of the text, which no lake holds.
+-- K-means of usage would be another measure all the same, and one that its start decides, where
+-- domains are known: so there is none. To cluster requests, take expert_usage from the lake.
 --
 -- asks    Does the use of experts group requests by their domain?
 -- source  MoCE (arXiv 2509.10513) for groups of sequences; its sequence embeddings and k-means are
 --         replaced by usage and neighbours
--- reads   expert_usage
+-- reads   expert_usage, nearest_requests
 -- binds   none
 -- yields  layer_id, num_requests [requests], nearest_same_domain [share of requests],
 --         nearest_closed_form [mean by chance], own_centroid [share of requests]
@@ -30,70 +33,18 @@ with totals as (
     from expert_usage
     group by layer_id, request_id, origin, domain
 ),
-numbered as (
-    select
-        layer_id,
-        request_id,
-        domain,
-        norm,
-        dense_rank() over (order by request_id) as number,
-        dense_rank() over (order by origin) as origin_number
-    from totals
-),
-units as (
-    select
-        expert_usage.layer_id,
-        expert_usage.expert_id,
-        numbered.number,
-        numbered.origin_number,
-        expert_usage.num_choices / numbered.norm as length
-    from expert_usage
-    join numbered
-        on expert_usage.layer_id = numbered.layer_id
-        and expert_usage.request_id = numbered.request_id
-),
-cosines as (
-    select
-        one.layer_id,
-        one.number,
-        two.number as other_number,
-        sum(one.length * two.length) as cosine
-    from units as one
-    join units as two
-        on one.layer_id = two.layer_id
-        and one.expert_id = two.expert_id
-        and one.number < two.number
-    group by one.layer_id, one.number, two.number
-),
-both_ways as (
-    select layer_id, number, other_number, cosine
-    from cosines
-    union all
-    select layer_id, other_number as number, number as other_number, cosine
-    from cosines
-),
-neighbours as (
-    select
-        one.layer_id,
-        one.number,
-        case when one.domain = two.domain then 1 else 0 end as same_domain,
-        row_number() over (
-            partition by one.layer_id, one.number
-            order by round(coalesce(both_ways.cosine, 0), 12) desc, two.number
-        ) as place
-    from numbered as one
-    join numbered as two
-        on one.layer_id = two.layer_id and one.origin_number <> two.origin_number
-    left join both_ways
-        on one.layer_id = both_ways.layer_id
-        and one.number = both_ways.number
-        and two.number = both_ways.other_number
-),
 nearest as (
-    select layer_id, sum(same_domain) as num_same
-    from neighbours
-    where place = 1
-    group by layer_id
+    select
+        nearest_requests.layer_id,
+        sum(case when mine.domain = theirs.domain then 1 else 0 end) as num_same
+    from nearest_requests
+    join totals as mine
+        on nearest_requests.layer_id = mine.layer_id
+        and nearest_requests.request_id = mine.request_id
+    join totals as theirs
+        on nearest_requests.layer_id = theirs.layer_id
+        and nearest_requests.nearest_id = theirs.request_id
+    group by nearest_requests.layer_id
 ),
 shares as (
     select

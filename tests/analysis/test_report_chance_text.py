@@ -57,7 +57,7 @@ layer       ECI        interval             ids      p         domains       p  
     2     0.500  0.400 to 0.600  0.100 to 0.300  0.020  0.100 to 0.300   0.020  0.400 to 0.600  0.100 to 0.300      0.50  0.10 to 0.30       0.500  0.100 to 0.300  12%-100%
 
 199 draws of each kind, seed 7; p: one-sided, over all layers.
-interval: middle 95 % with requests drawn anew; members: in how many of those draws.
+interval: 95 %, from requests drawn anew; members: in how many of those draws.
 exchanged: middle 95 % by chance, of expert ids in each domain, or of domains over
 requests.
 agreement: standing committee: agreement across domains beyond chance (1 of 2 layers)

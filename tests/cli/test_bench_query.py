@@ -19,6 +19,7 @@ from tracer.bench.made_lake import fill_lake
 from tracer.bench.made_routing import MADE_MODELS, make_routing
 from tracer.bench.query import (
     QueryCost,
+    nearest_in_memory,
     pairs_in_memory,
     peak_bytes,
     read_choices,
@@ -60,6 +61,8 @@ def test_a_run_is_made_asked_and_kept(tracer, monkeypatch):
     assert figures["pairs_choices"] == 4 * 196 * 128
     assert figures["pairs_pandas_vs_pairs_cpu_ratio"] > 0
     assert figures["pairs_pandas_peak_bytes"] >= 0
+    assert figures["alike_choices"] == figures["alike_numpy_choices"] == 4 * 196 * 128
+    assert figures["alike_numpy_vs_alike_cpu_ratio"] > 0
     assert figures["pairs_read_choices"] == 4 * 196 * 128
     assert figures["pairs_read_vs_pairs_cpu_ratio"] > 0
     count = "select count(*) from read_parquet('big/routing/*/*.parquet')"
@@ -163,6 +166,19 @@ def test_pairs_that_differ_are_no_figures():
     bench_query._same_pairs(pl.DataFrame({**pairs, "num_tokens": [6]}), counts, 2)
     with pytest.raises(DamagedDataError, match="does not count the pairs"):
         bench_query._same_pairs(pl.DataFrame({**pairs, "num_tokens": [5]}), counts, 2)
+
+
+def test_requests_that_are_not_the_most_alike_are_no_figures():
+    """a and b are the same; c is as far from either."""
+    rows = np.array([[1.0, 0, 0], [1, 0, 0], [0.6, 0.8, 0]])
+    places = nearest_in_memory([rows])
+    assert [place.tolist() for place in places] == [[1, 0, 0]]
+    names = {"layer_id": [4] * 3, "request_id": list("abc")}
+    for nearest in ("baa", "bab"):
+        found = pl.DataFrame({**names, "nearest_id": list(nearest)})
+        bench_query._same_alike(found, places, [rows])
+    with pytest.raises(DamagedDataError, match="does not name the most alike"):
+        bench_query._same_alike(pl.DataFrame({**names, "nearest_id": list("caa")}), places, [rows])
 
 
 @pytest.fixture

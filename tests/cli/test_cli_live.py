@@ -17,18 +17,19 @@ from pathlib import Path
 from tracer.errors import NoServerError
 from tracer.live.control import wait_until_written
 from tracer.live.status import ControlReader, Counts, write_status
-folder, obeys = Path(sys.argv[1]), sys.argv[2] == "obeys"
+folder, obeys, broken = Path(sys.argv[1]), sys.argv[2] != "does not", sys.argv[2] == "broken"
 reader, counts = ControlReader(folder), Counts(seen=9, chosen=7, recorded=4, rate=0.5)
 counts.drop("queue_full", 2)
 counts.leave_out("rate")
 counts.refuse_value("value")
 counts.queue_bytes, counts.queue_limit_bytes = 5_000_000, 10_000_000
-if not obeys:
+if broken or not obeys:
     counts.last_error = "not recording: no router"
 until = time.monotonic() + 60
 while time.monotonic() < until:
     if obeys and (command := reader.poll()):
-        counts.recording, counts.control_id = command.recording, command.control_id
+        counts.recording = command.recording and not broken
+        counts.control_id = command.control_id
         counts.rate = 0.5 if command.rate is None else command.rate
         counts.recorded = 5  # what ran is written
     write_status(folder, counts)
@@ -108,6 +109,13 @@ def test_a_server_that_does_not_obey_in_time(tracer, worker, tmp_path):
     worker(tmp_path / "c", "does not")
     told = tracer("live", "stop", "--control", "c", "--timeout", "0.5")
     assert told.failed(4, "after 0.5 s", "has not obeyed", "not recording: no router", "Hint:")
+
+
+def test_a_server_that_cannot_record_says_why(tracer, worker, tmp_path):
+    worker(tmp_path / "c", "broken")
+    told = tracer("live", "start", "--control", "c")
+    assert told.failed(4, "cannot record: not recording: no router", "Hint: its log")
+    assert tracer("live", "stop", "--control", "c").exit_code == 0
 
 
 def test_a_drain_waits_for_what_runs(tracer, worker, tmp_path):

@@ -108,7 +108,12 @@ def test_job_files_know_every_option_of_a_capture():
         ("{model: m, dataset: d, drift: {limits: {nothing.x: 1}}}", "no measure 'nothing'"),
         ("{model: m, dataset: d, drift: {limits: {eci.eci: 1}}}", "is of one run"),
         ("{model: m, dataset: d, drift: {limits: {usage_drift.x: 1}}}", "no column 'x'"),
-        ("{model: m, dataset: d, drift: {limits: {usage_drift.divergence: {}}}}", "`min`, `max`"),
+        (
+            "{model: m, dataset: d, drift: {limits: {usage_drift.divergence: {}}}}",
+            "divergence: a limit has `min`",
+        ),
+        ("{models: [{model: m, nam: n}], dataset: d}", "models.0.nam: Extra inputs"),
+        ("{models: [3], dataset: d}", "models.0: Input should be a valid string"),
         ("{model: m, dataset: d, retention: {runs: 0}}", "retention.runs"),
         ("{model: m, dataset: d, modle: x}", "modle: Extra inputs"),
         ("{model: m, dataset: d, options: {max_tokens: 0}}", "options.max_tokens"),
@@ -184,5 +189,6 @@ def test_the_crontab_example_names_real_things(repository):
     (entry,) = [line for line in lines if line[:1].isdigit()]
     *times, command = entry.split(maxsplit=5)
     assert all(set(field) <= set("0123456789*/,-") for field in times)
-    assert "tracer job run pipelines/demo.yaml" in command
-    assert yaml.safe_load((repository / "pipelines" / "demo.yaml").read_text())["dataset"] == "demo"
+    assert "tracer job run pipelines/nightly.yaml" in command
+    job = load_job(repository / "pipelines" / "nightly.yaml")
+    assert (job.name, job.every) == ("nightly", "day")

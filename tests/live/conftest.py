@@ -2,40 +2,31 @@
 
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tracer.live.status import read_status
 
-HERE = Path(__file__).parent
-START_SECONDS = 600
 WAIT_SECONDS = 60
-LIFETIME_SECONDS = 1800
 
 
-@dataclass
+@dataclass(frozen=True)
 class Server:
     """A server that answers.
 
     url: without a slash at its end; model: its name in requests
     """
 
-    process: subprocess.Popen
+    pid: int
     url: str
     model: str
     log: Path
     control: Path | None
-    headers: dict = field(default_factory=dict)
 
     def post(self, path, document, headers=None):
         """(HTTP status, parsed answer or its bytes) of a request."""
@@ -43,7 +34,7 @@ class Server:
         request = urllib.request.Request(
             self.url + path,
             body,
-            {"Content-Type": "application/json", **self.headers, **(headers or {})},
+            {"Content-Type": "application/json", **(headers or {})},
         )
         try:
             with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
@@ -77,67 +68,28 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"{self.status}\n{self.log.read_text()[-4000:]}")
 
-    def stop(self, seconds=WAIT_SECONDS):
-        """Ask the server to end; returns its exit code."""
-        self.process.terminate()
-        return self.process.wait(seconds)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
 
 @contextlib.contextmanager
 def serving(model, folder, *options, env=None, control=None):
-    """A server in ``folder``; ends with the block, or by itself after a while.
+    """A server that logs into ``folder``; ends with the block.
 
     Args:
         model: folder of the model.
-        folder: working directory of the server, with its log.
+        folder: of its log.
         options: further ones of `vllm serve`.
         env: added to ours.
         control: control folder of live capture, if it records.
     """
-    port = free_port()
+    from tracer.bench import serve_process  # needs libraries that come with vLLM
+
     log = folder / "server.log"
     words = [
-        "timeout", str(LIFETIME_SECONDS), sys.executable, str(HERE / "serve.py"),
-        "serve", str(model), "--served-model-name", "m",
-        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
-        "--max-model-len", "512", "--kv-cache-memory-bytes", str(64 * 2**20), *options,
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", "512",
+        "--kv-cache-memory-bytes", str(64 * 2**20), *options,
     ]  # fmt: skip
-    environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("TRACER_")},
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "PYTHONPATH": str(HERE.parents[1]),
-        **(env or {}),
-    }
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            words, cwd=folder, env=environ, stdout=output, stderr=output, start_new_session=True
-        )
-    server = Server(process, f"http://127.0.0.1:{port}", "m", log, control)
-    try:
-        until = time.monotonic() + START_SECONDS
-        while True:
-            assert process.poll() is None, log.read_text()[-6000:]
-            assert time.monotonic() < until, log.read_text()[-6000:]
-            with contextlib.suppress(OSError):
-                server.get("/health")
-                break
-            time.sleep(0.2)
-        yield server
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(WAIT_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    environ = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(env or {})}
+    with serve_process.serving(model, words, log, environ) as running:
+        yield Server(running._process.pid, running.url, serve_process.SERVED_NAME, log, control)
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,18 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tracer.store.lake import Lake
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_NAME = "planted"
@@ -82,9 +86,11 @@ class Server:
         holder = (self.folder / "holder").read_text().strip()
         return Path(f"/proc/{holder}/root{self.folder}/disk")
 
-    @property
-    def lake(self):
-        return self.disk / "lake"
+    def copy_lake(self):
+        """The lake as it is now, where other libraries can open it: /proc is no path to them."""
+        copy = Path(tempfile.mkdtemp(dir=self.folder)) / "lake"
+        shutil.copytree(self.disk / "lake", copy)
+        return Lake.open(copy)
 
     def wait_until_up(self, seconds=480):
         until = time.monotonic() + seconds

@@ -179,6 +179,24 @@ def test_a_client_that_goes_away():
     assert inside.gone
 
 
+def test_a_body_is_not_read_for_who_is_turned_away():
+    """As vLLM does with a wrong key."""
+    sent = []
+
+    async def turn_away(scope, receive, send):
+        await send({"type": "http.response.start", "status": 401})
+
+    async def receive():
+        raise AssertionError("nobody asked for the body")
+
+    async def send(message):
+        sent.append(message["status"])
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": ALL}
+    asyncio.run(LabelHeaders(turn_away)(scope, receive, send))
+    assert sent == [401]
+
+
 def test_other_connections_pass():
     seen = []
 

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("torch", reason="needs vLLM: make setup")
 
 from tests.live.traffic import LAYERS, TOP_K, Traffic, expert_of
+from tracer.capture.row_log import RowLog
 from tracer.store.lake import Lake
 
 
@@ -110,6 +111,7 @@ def test_an_aborted_request_is_listed_without_rows(traffic, tmp_path):
         "gone": "aborted",
         "kept": "complete",
     }
+    assert one.counts.dropped == {"aborted": 1}
 
 
 def test_preempted_rows_rejected_drafts_and_late_tokens(traffic, tmp_path):
@@ -183,10 +185,11 @@ def test_memory_is_bounded_while_the_lake_cannot_be_written(traffic, tmp_path):
     assert one.counts.recorded == 0
     assert one.counts.last_error
     (tmp_path / "lake").unlink()
-    one.settle(40)
+    one.settle()
     one.run("after", prompt, [1, 2])
     one.close()
     assert one.counts.recorded == 700 - dropped + 1
+    assert one.counts.last_error is None
     assert len(requests(tmp_path)) == 700 - dropped + 1
     assert sum(run["num_dropped"] for run in Lake.open(tmp_path / "lake").runs()) == dropped
 
@@ -220,7 +223,20 @@ def test_stopped_and_started_while_serving(traffic, tmp_path):
 
 def test_an_error_of_the_recorder_does_not_reach_serving(traffic):
     one = traffic()
+    one.step(("open", {0: 1}), new=[("open", [1], None)])
     one.intake._chooser = None
     one.run("a", [1], [2])  # asserts that the engine gets its output
     assert [type(error) for error in one.errors] == [AttributeError]
+    assert one.counts.dropped == {"error": 1}
+    one.errors.clear()
+
+
+def test_an_error_behind_the_engine_ends_recording_and_gives_memory_back(traffic, monkeypatch):
+    one = traffic(ring_slots=2)
+    monkeypatch.setattr(RowLog, "append", None)
+    for number in range(20):
+        one.run(f"q{number}", list(range(40)), [1, 2])
+    one.recorder.join()
+    assert [type(error) for error in one.errors] == [TypeError]
+    assert one.counts.dropped == {"error": one.counts.chosen}
     one.errors.clear()

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -56,6 +57,25 @@ def test_a_status_is_current_while_its_worker_lives_and_writes():
 
 def test_what_is_neither_recorded_nor_dropped_is_pending():
     assert Counts(chosen=9, recorded=4, dropped={"a": 2, "b": 1}).pending == 2
+
+
+def test_a_status_may_be_written_while_reasons_are_counted():
+    counts, ends = Counts(), threading.Event()
+
+    def count():
+        while not ends.is_set():
+            counts.dropped.clear()
+            for number in range(50):
+                counts.drop(f"reason {number}")
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        for _ in range(3000):
+            json.dumps(counts.to_dict())
+    finally:
+        ends.set()
+        counting.join()
 
 
 def test_what_another_version_says_is_left_out(tmp_path):

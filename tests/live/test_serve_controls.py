@@ -94,7 +94,7 @@ def test_headers_and_xargs_arrive_as_labels(server):
     by_body = server.complete(
         vllm_xargs={"tracer_domain": "law", "tracer_label_team": "blue", "session_id": "s"}
     )
-    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    chat = {"model": server.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     status, by_chat = server.post(
         "/v1/chat/completions",
         {**chat, "vllm_xargs": {"tracer_label_team": "blue", "tracer_domain": "chat"}},
@@ -126,7 +126,7 @@ def test_a_no_is_respected_wherever_it_stands(server):
 
 def test_requests_that_are_wrong_are_vllms_own_business(server):
     headers = {"x-tracer-domain": "maths"}
-    for body in (b"{", b"[]", b'{"model": "m", "prompt": "x", "vllm_xargs": 3}'):
+    for body in (b"{", b"[]", b'{"prompt": "x", "vllm_xargs": 3}'):
         plain = server.post("/v1/completions", body)
         assert server.post("/v1/completions", body, headers) == plain
         assert plain[0] in (400, 422)
@@ -241,7 +241,7 @@ def open_sockets(server):
     """(how many processes, their sockets of the network that wait for somebody)."""
     import psutil
 
-    family = [psutil.Process(server.process.pid)]
+    family = [psutil.Process(server.pid)]
     family += family[0].children(recursive=True)
     found = [
         (kind.type, kind.laddr.port)

@@ -159,7 +159,7 @@ class Traffic:
         self.recorder.put(Tick())
         self.recorder.join()
 
-    def settle(self, seconds=20.0):
+    def settle(self, seconds=120.0):
         """Wait until nothing is queued."""
         self.recorder.join()
         until = time.monotonic() + seconds
@@ -167,6 +167,6 @@ class Traffic:
             time.sleep(0.01)
         assert not self.writer.queued_bytes
 
-    def close(self, seconds=20.0):
+    def close(self, seconds=120.0):
         self.recorder.close()
-        return self.writer.close(seconds)
+        assert self.writer.close(seconds)

@@ -50,11 +50,13 @@ STAGE_IMPORTS = {
     "workflow": tuple(f"tracer.{stage}" for stage in STAGES),
     "cli": tuple(f"tracer.{stage}" for stage in STAGES),
     "api": ("tracer.analysis", "tracer.store"),
+    "dagster": ("tracer.store", "tracer.workflow"),
 }
 
 # Library -> modules or stages that may import it at all.
 LIBRARY_HOMES = {
     "click": ("tracer.cli",),
+    "dagster": ("tracer.dagster",),
     "datasets": ("tracer.datasets.hub",),
     "deltalake": ("tracer.live.writer", "tracer.store"),
     "duckdb": ("tracer.analysis", "tracer.api"),
@@ -112,6 +114,7 @@ LIBRARY_HOMES = {
 
 # Libraries of an extra: only these modules may import them when they are loaded themselves.
 EXTRA_AT_MODULE_LEVEL = {
+    "dagster": ("tracer.dagster",),
     "datasets": (),
     "httpx": ("tracer.bench.serve_load", "tracer.bench.serve_process"),
     "psutil": ("tracer.bench.serve_process",),

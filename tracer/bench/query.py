@@ -25,6 +25,7 @@ from tracer.bench.ratios import Ratio, paired_ratio
 
 __all__ = [
     "QueryCost",
+    "nearest_in_memory",
     "pairs_in_memory",
     "peak_bytes",
     "read_choices",
@@ -40,10 +41,10 @@ class QueryCost:
     """Time of each round by mode, and sizes.
 
     Modes are rollup, bootstrap, rows, numpy, pairs, pairs_read, pairs_numpy, and where there is
-    pandas also pandas and pairs_pandas.
+    pandas also pandas and pairs_pandas; alike and alike_numpy.
 
     choices: that a turn of a mode is about; first: opening the lake and asking the rollups
-    sizes: bytes by table; peaks: bytes that the modes of pairs held at most
+    sizes: bytes by table; peaks: bytes that the modes of pairs and of alike requests held at most
     """
 
     num_tokens: int
@@ -179,6 +180,20 @@ def pairs_in_memory(made: MadeRouting) -> dict[str, Callable[[], Any]]:
 
     turns["pairs_pandas"] = with_pandas
     return turns
+
+
+def nearest_in_memory(units: Iterable[npt.NDArray[np.float64]]) -> list[npt.NDArray[np.int64]]:
+    """Place of the most alike other row of each, by layer: of a matrix of all pairs of rows.
+
+    Args:
+        units: of a layer, [requests, experts], rows of length 1.
+    """
+    places = []
+    for rows in units:
+        cosine = rows @ rows.T
+        np.fill_diagonal(cosine, -1)
+        places.append(cosine.argmax(axis=1))
+    return places
 
 
 def read_choices(files: Iterable[str]) -> int:

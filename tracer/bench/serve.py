@@ -160,7 +160,7 @@ class _Bench:
         """What the recording server says."""
         counts = read_status(self._control)
         if counts is None:
-            raise EngineFailedError("while serving", "it wrote no status")
+            raise EngineFailedError("to record", "the server writes no status")
         return counts
 
     def _command(self, *, recording: bool) -> None:

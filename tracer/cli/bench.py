@@ -178,9 +178,10 @@ def query(choices: int, rounds: int, keep: Path | None, output_format: str) -> N
     A run of made-up choices of OLMoE-1B-7B's shape is written, its batches repeating one another
     under other request ids. The mean gate weight of every expert, domain and layer is then asked
     of usage_by_domain and of routing, and summed by numpy and pandas over arrays in memory; its
-    intervals come from usage by a bootstrap over requests. How often two experts are chosen for one
-    token is counted from routing, and by numpy and pandas in memory, which takes pandas some 2 GB.
-    Needs no engine. The last line of output is one JSON object.
+    intervals come from usage by an audit's draws of requests. How often two experts are chosen for
+    one token is counted from routing, and by numpy and pandas in memory, which takes pandas some
+    2 GB. The most alike request of each is found from usage, and by numpy in a matrix of all pairs:
+    4 GB for a billion choices. Needs no engine. The last line of output is one JSON object.
 
     \b
     Examples:

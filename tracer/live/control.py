@@ -52,18 +52,24 @@ def command(
         The status that answers.
 
     Raises:
-        NoServerError: no worker is there, or it does not obey in time.
+        NoServerError: no worker is there, it does not obey in time, or it cannot record.
         InputError: the command cannot be written.
     """
     current_status(folder)
     wanted = Control(secrets.token_hex(8), recording, rate)
     write_control(folder, wanted)
-    return _wait(
+    counts = _wait(
         folder,
         lambda counts: counts.control_id == wanted.control_id,
         timeout,
         "has not obeyed yet; the command stands until another one is given",
     )
+    if recording and not counts.recording:
+        raise NoServerError(
+            f"the server of {folder} cannot record: {counts.last_error or 'it does not say why'}",
+            "its log says more; it serves on.",
+        )
+    return counts
 
 
 def wait_until_written(folder: Path, timeout: float) -> Counts:

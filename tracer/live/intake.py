@@ -97,12 +97,17 @@ class Intake:
         """The receiver gave a request up; from any thread."""
         self._open.pop(request_id, None)
 
-    def give_up(self) -> int:
-        """Forget all requests; returns how many."""
-        lost = len(self._open)
+    def give_up(self) -> None:
+        """Forget all requests and take no others; from any thread."""
         self._open.clear()
         self.recording = False
-        return lost
+
+    def fail(self) -> None:
+        """Give up after an error of the engine's thread: what is open is lost."""
+        lost = list(self._open)
+        self._lose(lost)
+        self._drop("error", len(lost))
+        self.give_up()
 
     def _lose(self, request_ids: list[str]) -> None:
         for name in request_ids:
@@ -136,6 +141,7 @@ def watch_traffic(
             return None if broken else work(*args)
         except Exception as error:  # noqa: BLE001 - serving goes on
             broken = True
+            intake.fail()
             failed(error)
             return None
 

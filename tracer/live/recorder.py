@@ -150,13 +150,14 @@ class Recorder:
 
     def _attempt(self, item: Any) -> None:
         """After an error messages are only drained, so that their memory is given back."""
+        if self._broken:
+            self._drop("error", int(isinstance(item, Opened)))
+            return
         try:
-            if not self._broken:
-                self._handle(item)
+            self._handle(item)
         except Exception as error:  # noqa: BLE001 - serving goes on
             self._broken = True
-            lost = len(self._open) + len(self._finished)
-            self._drop("error", lost)
+            self._drop("error", len(self._open) + len(self._finished) + len(self._aborted))
             self._failed(error)
 
     def _handle(self, item: Any) -> None:

@@ -100,8 +100,12 @@ class Counts:
         self.refused_values[reason] = self.refused_values.get(reason, 0) + 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, in one moment."""
-        return asdict(self)
+        """As plain values; may be called while another thread counts."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_dict(cls, raw: Any) -> "Counts":

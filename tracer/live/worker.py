@@ -30,7 +30,7 @@ from tracer.live.recorder import Recorder
 from tracer.live.runs import DATASET, LiveRuns, period_of
 from tracer.live.status import ControlReader, Counts, write_status
 from tracer.live.warm_up import warm_up
-from tracer.live.writer import LakeWriter
+from tracer.live.writer import ABORTED, LakeWriter
 
 __all__ = ["LiveCapture", "install_live"]
 
@@ -85,6 +85,7 @@ class LiveCapture:
         self._recorder: Recorder | None = None
         self._writer: LakeWriter | None = None
         self._stop_watching: Callable[[], None] | None = None
+        self._over = False  # nothing will be recorded any more
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="tracer-live-status", daemon=True)
 
@@ -119,7 +120,7 @@ class LiveCapture:
             self._config,
             self._describe(attached),
             {"config": self._config.public()},
-            lambda: dict(self._counts.dropped),
+            self._tally,
         )
         texts = self._texts() if self._config.text else None
         self._writer = LakeWriter(
@@ -178,6 +179,11 @@ class LiveCapture:
 
         return texts
 
+    def _tally(self) -> dict[str, int]:
+        """Dropped requests by reason, but those that are listed as aborted."""
+        with self._lock:
+            return {why: count for why, count in self._counts.dropped.items() if why != ABORTED}
+
     def _period_of(self, seconds: float) -> str:
         return period_of(seconds, self._config.run_hours)
 
@@ -190,12 +196,13 @@ class LiveCapture:
             self._intake.forget(request_id)
 
     def _failed(self, error: BaseException) -> None:
-        """Recording is over, serving is not."""
+        """Recording is over, serving is not; who failed has counted what is lost."""
         if self._intake is not None:
-            self._drop("error", self._intake.give_up())
+            self._intake.give_up()
         self._refuse(error)
 
     def _refuse(self, error: BaseException) -> None:
+        self._over = True
         self._counts.recording = False
         self._counts.last_error = f"not recording: {type(error).__name__}: {first_line(error)}"[
             :500
@@ -216,11 +223,14 @@ class LiveCapture:
         except InputError as error:
             self._counts.last_error = first_line(error)
             return
-        if command is None or self._intake is None:
+        if command is None:
             return
-        self._intake.recording = self._counts.recording = command.recording
-        self._chooser.set_rate(command.rate)
-        self._counts.rate = self._config.rate if command.rate is None else command.rate
+        # After a refusal or a failure the answer is that nothing is recorded, and why.
+        if self._intake is not None and not self._over:
+            self._intake.recording = self._counts.recording = command.recording
+            self._counts.last_error = None
+            self._chooser.set_rate(command.rate)
+            self._counts.rate = self._config.rate if command.rate is None else command.rate
         self._counts.control_id = command.control_id
 
     def _write_status(self) -> None:

@@ -25,7 +25,10 @@ from tracer.live.status import Counts
 from tracer.store.parquet_files import ShardFile
 from tracer.store.shard_rows import ShardRows
 
-__all__ = ["LakeWriter"]
+__all__ = ["ABORTED", "LakeWriter"]
+
+# Reason of requests that the client gave up: they are listed, without rows.
+ABORTED = "aborted"
 
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 1.0, 15.0
 # Of an error that a healthy lake does not raise.
@@ -141,6 +144,7 @@ class LakeWriter:
         """Write a batch, however often that has to be tried."""
         work = _Work(batch)
         tries, wait = 0, _FIRST_RETRY_SECONDS
+        noted: str | None = None
         while True:
             try:
                 self._write(work)
@@ -154,7 +158,10 @@ class LakeWriter:
                 self._note(error)
                 tries, reason = tries + 1, "error"
             else:
+                if noted is not None and self._counts.last_error == noted:
+                    self._counts.last_error = None  # it is over
                 return
+            noted = self._counts.last_error
             if tries >= _TRIES or self._closing.is_set():
                 self._drop("error" if tries >= _TRIES else reason, work.num_left)
                 self._left = True
@@ -177,6 +184,7 @@ class LakeWriter:
         if work.requests:
             self._counts.bytes_written += run.commit(work.files, work.requests)
         self._counts.recorded += work.num_recorded
+        self._drop(ABORTED, len(work.batch.aborted))
         self._counts.tokens += work.num_tokens
         if self._config.disk_gb is not None:
             self._attempt(lambda: self._end_large(run))
@@ -251,5 +259,6 @@ class _Work:
 
     @property
     def num_left(self) -> int:
-        """Complete requests that are not written."""
-        return len(self.batch.requests) if self.requests is None else self.num_recorded
+        """Requests that are not written."""
+        complete = len(self.batch.requests) if self.requests is None else self.num_recorded
+        return complete + len(self.batch.aborted)

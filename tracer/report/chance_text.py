@@ -53,7 +53,7 @@ def chance_lines(chance: AuditChance) -> list[str]:
     middle = f"{100 * chance.level:g} %"
     lines = [
         f"{chance.draws:,} draws of each kind, seed {chance.seed}; p: one-sided, over all layers.",
-        f"interval: middle {middle} with requests drawn anew; members: in how many of those draws.",
+        f"interval: {middle}, from requests drawn anew; members: in how many of those draws.",
         f"exchanged: middle {middle} by chance, of expert ids in each domain, or of domains over",
         "requests.",
         f"agreement: {_verdict(chance, 'agreement')}",

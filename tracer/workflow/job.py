@@ -27,9 +27,10 @@ from tracer.workflow.job_combination import (
     name_run,
 )
 from tracer.workflow.job_file import JobFile
+from tracer.workflow.job_of_run import JobRun
 from tracer.workflow.job_records import Record, Records, finished
 from tracer.workflow.job_retention import remove_old_runs
-from tracer.workflow.job_steps import JobRun, steps_of, take_step, why_to_do
+from tracer.workflow.job_steps import steps_of, take_step, why_to_do
 
 __all__ = [
     "BREACH",

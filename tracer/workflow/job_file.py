@@ -145,7 +145,7 @@ class DriftStep(_Strict):
             Annotated[str, Field(pattern=r"^[a-z_0-9]+\.[a-z_0-9]+$")],
             Annotated[float, Field(ge=0)] | Limit,
         ],
-        Field(min_length=1),
+        Field(min_length=1, json_schema_extra={"additionalProperties": False}),
     ] = {
         "usage_drift.total_variation": 0.05,
         "eci_drift.eci_change": 0.05,

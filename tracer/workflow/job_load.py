@@ -16,6 +16,8 @@ from tracer.workflow.job_file import DatasetEntry, JobFile, ModelEntry
 
 __all__ = ["load_job"]
 
+# What pydantic puts into a place to say which form of a value it tried.
+_FORMS = re.compile(r"str|ModelEntry|DatasetEntry|constrained-float|function-after\[.*")
 _OWN_DATASETS = ("demo", "mmlu")
 _IN_OUTPUTS = ("model", "dataset", "period", "run_id")
 _IN_RUN_ID = ("model", "dataset", "period", "settings")
@@ -38,14 +40,23 @@ def load_job(path: Path) -> JobFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
+        first = _told_first(error)
+        where = ".".join(str(part) for part in first["loc"] if not _FORMS.fullmatch(str(part)))
+        where = where or "the document"
         keys = ", ".join(JobFile.model_fields)
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path}: {where}: {message}", f"keys: {keys}.") from error
     except InputError as error:
         raise InputError(f"{path}: {error}", error.hint) from error
     return job
+
+
+def _told_first(error: ValidationError) -> Any:
+    """The first thing that is wrong; of a mapping not that it is no text and no number."""
+    found = error.errors()
+    plain = ("string_type", "float_type")
+    mapped = [e for e in found if not (e["type"] in plain and isinstance(e["input"], dict))]
+    return (mapped or found)[0]
 
 
 def _resolved(job: JobFile, folder: Path, stem: str) -> JobFile:

@@ -10,8 +10,9 @@ from tracer.store.lake import Lake
 from tracer.workflow.job import stored_run
 from tracer.workflow.job_combination import Combination, chosen, combinations, name_run
 from tracer.workflow.job_file import JobFile
+from tracer.workflow.job_of_run import JobRun
 from tracer.workflow.job_retention import expired_runs
-from tracer.workflow.job_steps import JobRun, steps_of, why_to_do
+from tracer.workflow.job_steps import step_names, steps_of, why_to_do
 
 __all__ = ["PlannedStep", "plan_job"]
 
@@ -66,13 +67,14 @@ def _planned(job: JobFile, combination: Combination, target: Path | str) -> list
         run_id = named.run_id
         row = stored_run(target, named)
         if row is None or row["status"] != "complete":
+            names = [*step_names(job), *["retention"] * (job.retention is not None)]
             if row is None:
                 first = step("capture", "do", f"no run {run_id} yet, {named.num_requests} requests")
             else:
                 there = len(Lake.open(target).request_status(run_id))
                 counted = f"{there} of {named.num_requests} requests are there"
                 first = step("capture", "resume", counted)
-            return [first, *(step(name, "do", "after the capture") for name in _names(job))]
+            return [first, *(step(name, "do", "after the capture") for name in names)]
         run = JobRun.of(Lake.open(target), job, combination, run_id)
         found = [step("capture", "skip", "the run is complete")]
         for one in steps_of(run):
@@ -85,17 +87,3 @@ def _planned(job: JobFile, combination: Combination, target: Path | str) -> list
     except (TracerError, OSError) as error:
         return [step("capture", "fail", str(error))]
     return found
-
-
-def _names(job: JobFile) -> list[str]:
-    """Steps after the capture, of a run that is not there yet."""
-    audits = len(job.audit_steps)
-    compact = job.retention is not None and job.retention.compact
-    return [
-        "verify",
-        *["compact"] * compact,
-        *(["audit"] if audits == 1 else [f"audit {n}" for n in range(1, audits + 1)]),
-        *["compare"] * (job.drift is not None),
-        *["report"] * (job.report is not None),
-        *["retention"] * (job.retention is not None),
-    ]

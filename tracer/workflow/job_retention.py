@@ -8,8 +8,8 @@ from tracer.store.delete import delete_run
 from tracer.store.lake import utc_now
 from tracer.store.removed_files import remove_expired
 from tracer.workflow.job_file import Retention
+from tracer.workflow.job_of_run import JobRun
 from tracer.workflow.job_records import is_good
-from tracer.workflow.job_steps import JobRun
 
 __all__ = ["expired_runs", "remove_old_runs"]
 

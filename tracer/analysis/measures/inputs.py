@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from tracer.analysis.measures.nearest import nearest_requests
 from tracer.analysis.measures.pairs import expert_pairs
 from tracer.analysis.sql import query_text
 from tracer.errors import InputError
@@ -45,7 +46,7 @@ _OPTIONS = {
     "candidates": "--top-m",
 }
 # Relations that are counted in arrays instead of by their texts.
-_COUNTED = {"expert_pairs": expert_pairs}
+_COUNTED = {"expert_pairs": expert_pairs, "nearest_requests": nearest_requests}
 
 
 @dataclass(frozen=True, slots=True)
