@@ -129,15 +129,15 @@ ALL :=
 test-spark: readers-lake
 	TRACER_ALL_MEASURES=$(ALL) $(IN_READERS) tests/readers/test_spark_cluster.py
 
-# The engine beside Ray, which our own environment does without. What Ray starts has 15 s to import
-# itself, so it is compiled before.
+# The engine beside Ray, which our own environment does without. Compiled before, since every worker
+# imports vLLM, and what Ray starts has 15 s to import itself.
 .venv-cluster/.moe-tracer-setup: $(LOCK) pyproject.toml | setup
 	test -x .venv-cluster/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv-cluster
 	$(WITH_TORCH) $(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps \
 		"$$(grep -o '^torch==[^ ]*' $(LOCK))"
 	$(UV) pip sync --quiet --python .venv-cluster/bin/python --verify-hashes $(LOCK)
-	$(UV) pip install --quiet --python .venv-cluster/bin/python --compile-bytecode 'ray>=2.40'
-	$(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps -e .
+	$(UV) pip install --quiet --python .venv-cluster/bin/python 'ray>=2.40'
+	$(UV) pip install --quiet --python .venv-cluster/bin/python --no-deps --compile-bytecode -e .
 	touch $@
 
 test-cluster: test-ray test-spark

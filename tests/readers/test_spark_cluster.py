@@ -1,7 +1,6 @@
 """Measures on a standalone Spark: a master and two workers, processes of their own on loopback.
 
-`make test-spark` runs some, `make test-spark ALL=1` all of the catalogue; results are those of
-DuckDB to 1e-9. `test_spark_measures.py` has every measure in one process.
+`make test-spark` runs some, with `ALL=1` all of the catalogue; results are those of DuckDB to 1e-9. `test_spark_measures.py` has every measure in one process.
 """
 
 import ctypes
