@@ -4,6 +4,7 @@
 # make test-oracle   compare with vLLM's own recorder of expert ids, in an environment of its own
 # make docs   rewrite the tables of docs/lake.md, the catalogue of docs/queries.md, the schema of job files
 # make report-pictures   take the pictures of reports in docs/; needs chromium and the run of make demo
+# make test-serve   real servers with live capture, and their clients
 # make test-readers   DuckDB 1.5, Polars, PyArrow, pandas and Spark on a lake, measures on Spark; needs Java
 # make test-dagster   job files as Dagster's assets, checks and schedule, by a real daemon
 # make test-ray   a capture by workers of Ray, one of them killed, in an environment of its own
@@ -36,7 +37,7 @@ else
 WITH_TORCH := UV_FIND_LINKS="$(PIP_FIND_LINKS)"
 endif
 
-.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers readers-lake test-cluster test-ray test-spark test-dagster test-gpu architectures \
+.PHONY: help setup demo test check docs report-pictures lock test-oracle test-readers readers-lake test-cluster test-ray test-spark test-serve test-dagster test-gpu architectures \
 	bench-capture torture \
 	clean
 
@@ -77,7 +78,11 @@ demo: setup
 
 # Whole files to each worker: the tests of a file share engines.
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not serve"
+
+# One server for each file, one file after the other: two servers at once starve each other.
+test-serve: setup
+	$(BIN)/python -m pytest -m serve tests/live
 
 check: setup
 	$(BIN)/ruff check .

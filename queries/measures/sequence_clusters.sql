@@ -9,7 +9,7 @@
 -- takes products of all pairs, layers x requests^2, in each draw again: take some of many requests.
 -- The published groups are k-means of what another model makes of the text, which no lake holds.
 -- K-means of usage would be another measure all the same, and one that its start decides, where
--- domains are known: so there is none. To cluster requests, take expert_usage from the lake.
+-- domains are known: so there is none. To cluster requests, read usage from the lake.
 --
 -- asks    Does the use of experts group requests by their domain?
 -- source  MoCE (arXiv 2509.10513) for groups of sequences; its sequence embeddings and k-means are

@@ -122,6 +122,10 @@ def test_a_killed_server_loses_its_unsealed_tail_only(tmp_path, repository, mome
     assert done.returncode == -9
     one = Traffic(tmp_path / "lake", name="web")
     one.now = NOON
+    until = time.monotonic() + 60  # before any request comes
+    while Lake.open(tmp_path / "lake").runs()[0]["status"] == "running":
+        assert time.monotonic() < until
+        time.sleep(0.05)
     one.run("next", [1, 2], [3, 4])
     one.close()
     assert by_run(tmp_path / "lake") == {

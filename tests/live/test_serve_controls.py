@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live.conftest import serving
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.serve]
 
 MIDDLEWARE = "tracer.live.middleware.LabelHeaders"
 TENANT = "acme-tenant-7"

@@ -51,7 +51,8 @@ def tell_endings(scheduler_class: Any) -> None:
         if is_live(scheduler.vllm_config) and request.sampling_params is not None:
             stopped = _state(scheduler)["stopped"].pop(request.request_id, None)
             tokens = list(request.output_token_ids)
-            reason = str(request.get_finished_reason() or "abort")
+            finished = request.get_finished_reason()  # `stop` is 0, so not to be asked for truth
+            reason = "abort" if finished is None else str(finished)
             if stopped is not None:
                 reason, tokens = "stop", tokens[:stopped]
             _state(scheduler)["ended"].append((request.request_id, reason, tokens))

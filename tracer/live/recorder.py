@@ -7,9 +7,8 @@ is counted: beyond three quarters of it no request begins, beyond all of it thos
 
 import hashlib
 import hmac
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from tracer.capture.row_format import RowFormat
 from tracer.capture.row_log import NOBODY, RowLog, TakenRows
 from tracer.live.batch import LiveBatch, LiveRequest
 from tracer.live.messages import Ended, Forwarded, Lost, Opened, Tick
+from tracer.live.threads import free_thread
 from tracer.store.run_writer import SHARD_CHOICES
 
 __all__ = ["BatchSink", "Recorder"]
@@ -65,6 +65,7 @@ class Recorder:
         hash_key: of the digests of prompts; without one, they are plain SHA-256.
         failed: told of an error that ends recording.
         clock: seconds since 1970.
+        cores: that the thread may run on.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Recorder:
         hash_key: bytes | None = None,
         failed: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
+        cores: Iterable[int] = (),
     ) -> None:
         self._format = row_format
         self._choices_per_row = row_format.num_layers * top_k
@@ -107,7 +109,7 @@ class Recorder:
         self._period = ""
         self._sealed_from = 0.0
         self._broken = False
-        self._thread = threading.Thread(target=self._run, name="tracer-live-rows", daemon=True)
+        self._thread = free_thread(self._run, "tracer-live-rows", cores)
 
     def start(self) -> None:
         """Start the thread."""

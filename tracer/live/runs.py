@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from tracer.errors import LakeBusyError, TracerError
+from tracer.errors import LakeBusyError, NotALakeError, TracerError
 from tracer.live.config import LiveConfig
 from tracer.store.commit import next_batch, recover
 from tracer.store.lake import Lake, utc_now
@@ -102,6 +102,20 @@ class LiveRuns:
         self._looked = False
         self._period, self._number = "", 0
         self.current: LiveRun | None = None
+
+    def look_back(self) -> Lake | None:
+        """Finish the runs of servers that were killed; None where there is no lake yet.
+
+        Raises:
+            OSError, TracerError: the lake cannot be used now; ``of`` will look.
+        """
+        try:
+            lake = Lake.open(self._config.lake)
+        except NotALakeError:
+            return None
+        self.finish_cut_off(lake)
+        self._looked = True
+        return lake
 
     def of(self, period: str) -> LiveRun:
         """The run of a period; begins it, and ends another one, where that is needed.

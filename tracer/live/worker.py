@@ -29,6 +29,7 @@ from tracer.live.plugin import STOP_SECONDS
 from tracer.live.recorder import Recorder
 from tracer.live.runs import DATASET, LiveRuns, period_of
 from tracer.live.status import ControlReader, Counts, write_status
+from tracer.live.threads import cores_of_this_thread, free_thread
 from tracer.live.warm_up import warm_up
 from tracer.live.writer import ABORTED, LakeWriter
 
@@ -87,7 +88,8 @@ class LiveCapture:
         self._stop_watching: Callable[[], None] | None = None
         self._over = False  # nothing will be recorded any more
         self._ending = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="tracer-live-status", daemon=True)
+        self._cores = cores_of_this_thread()
+        self._keeper = free_thread(self._keep, "tracer-live-status", self._cores)
 
     def begin(self) -> None:
         """Attach and start recording; a refusal is logged and stands in the status."""
@@ -133,6 +135,7 @@ class LiveCapture:
             drop=self._drop,
             period_now=lambda: self._period_of(time.time()),
             texts=texts,
+            cores=self._cores,
         )
         self._recorder = Recorder(
             buffer.row_format,
@@ -146,6 +149,7 @@ class LiveCapture:
             forget=self._forget,
             hash_key=self._config.hash_key(),
             failed=self._failed,
+            cores=self._cores,
         )
         self._intake = Intake(self._chooser, self._recorder, self._drop)
         self._intake.recording = self._config.recording

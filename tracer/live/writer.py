@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from deltalake.exceptions import DeltaError
@@ -22,6 +22,7 @@ from tracer.live.config import LiveConfig
 from tracer.live.retention import keep_within
 from tracer.live.runs import LiveRun, LiveRuns
 from tracer.live.status import Counts
+from tracer.live.threads import free_thread
 from tracer.store.parquet_files import ShardFile
 from tracer.store.shard_rows import ShardRows
 
@@ -54,6 +55,7 @@ class LakeWriter:
         drop: told why chosen requests are not in the lake, and how many.
         period_now: of the run that belongs to this moment.
         texts: prompt and output of a request, where they are kept.
+        cores: that the thread may run on.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class LakeWriter:
         drop: Callable[[str, int], None],
         period_now: Callable[[], str],
         texts: Texts | None = None,
+        cores: Iterable[int] = (),
     ) -> None:
         self._config = config
         self._runs = runs
@@ -84,7 +87,7 @@ class LakeWriter:
         self._closing = threading.Event()
         self._kept_at = 0.0
         self._left = False
-        self._thread = threading.Thread(target=self._run, name="tracer-live-lake", daemon=True)
+        self._thread = free_thread(self._run, "tracer-live-lake", cores)
 
     def start(self) -> None:
         """Start the thread."""
@@ -110,7 +113,13 @@ class LakeWriter:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def _look_back(self) -> None:
+        """What earlier starts of the server have left."""
+        if (lake := self._runs.look_back()) is not None:
+            keep_within(lake, self._config)
+
     def _run(self) -> None:
+        self._attempt(self._look_back)
         while True:
             with self._changed:
                 self._changed.wait_for(

@@ -1,8 +1,8 @@
 """Requests most like each other: what ``queries/inputs/nearest_requests.sql`` says, in arrays.
 
 All pairs are looked at, none is kept: some requests are multiplied with all of a layer at a time.
-Memory: 8 bytes x requests x experts for a layer, its rows of `expert_usage`, and 100 MB for the
-work; a matrix of all pairs would have 8 bytes x requests^2.
+Memory: 8 bytes x requests x experts for a layer, its rows of `expert_usage`, what DuckDB takes to
+sum them, and 100 MB for the work; a matrix of all pairs would have 8 bytes x requests^2.
 """
 
 import duckdb
