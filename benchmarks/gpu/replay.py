@@ -14,7 +14,7 @@ what a step pays. Measured in interleaved rounds, in random order, each beside i
 The transfer is compared with plain asynchronous copies of the same rows into pinned memory, and
 with the link's bandwidth for one large block in the same run.
 
-Needs torch, triton and numpy; no vLLM. Not yet run on a GPU. The last line of output is JSON.
+Needs torch, triton and numpy; no vLLM. The last line of output is JSON.
 """
 
 import argparse

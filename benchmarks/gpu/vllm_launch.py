@@ -1,15 +1,17 @@
 # ruff: noqa: INP001 - a script
-"""One launch of a vLLM engine in one mode: runs a load and writes its throughput as JSON.
+"""One launch of a vLLM engine in one mode: runs loads and writes their times as JSON.
 
-CUDA graphs are captured when a model is loaded, with the hooks in them or without, and a capture
-takes the hooks out at its end. So every mode and load has a launch of its own. Started by
-vllm_serve.py; see there for the modes.
+CUDA graphs are captured when a model is loaded, with the hooks in them or without, so every mode
+has a launch of its own. It runs its load once, or with ``--turns`` the load that each line of a
+file names, as the line arrives. Started by vllm_serve.py; see there for the modes.
 """
 
 import argparse
 import json
 import os
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,35 @@ class Launch:
     options: list[str]
     identity: EngineIdentity
     engine: Engine
+
+    def keep_hooks(self) -> None:
+        """Let recordings end without taking the hooks out, so that more may follow."""
+        call = self.engine.call
+
+        def staying(method: str, *args: Any) -> list[Any]:
+            return call("tracer_stop" if method == "tracer_end" else method, *args)
+
+        self.engine.call = staying
+
+    def timed(self, load: Load, folder: Path) -> dict[str, float]:
+        """Run a load; seconds until it was served, and until all of it was committed, too."""
+        step, served = self.engine.step, 0.0
+
+        def watched() -> list[Any]:
+            nonlocal served
+            outputs = step()
+            served = time.perf_counter()
+            return outputs
+
+        self.engine.step = watched
+        began = time.perf_counter()
+        if self.mode in RECORDED:
+            self.record(load, folder / "lake")
+        else:
+            self.run(load)
+        whole = time.perf_counter() - began
+        self.engine.step = step
+        return {"served_s": served - began, "whole_s": whole}
 
     def record(self, load: Load, lake_path: Path) -> None:
         """Run a load as ``tracer capture`` does, from the first request to the committed run."""
@@ -180,7 +211,17 @@ def describe_worker(worker: Any) -> dict[str, Any]:
         "moe_kernels": sorted({kernel(moe) for moe in moes}),
         "routers": sorted({type(moe.router).__name__ for moe in moes}),
         "hooked": sum("_compute_routing" in vars(moe.router) for moe in moes),
+        **memory(),
     }
+
+
+def memory(_worker: Any = None) -> dict[str, int]:
+    """Bytes that torch holds on the device, and that this process holds in the machine."""
+    import psutil
+    import torch
+
+    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return {"device_bytes": held, "host_bytes": psutil.Process().memory_info().rss}
 
 
 def describe(started: Launch) -> dict[str, Any]:
@@ -223,31 +264,48 @@ def compare(started: Launch, load: Load, lake: Path) -> dict[str, int]:
     return {"compared": compared, "different": different, "expected": expected}
 
 
+def take_turns(started: Launch, loads: Sequence[Load], lines: Path, folder: Path) -> None:
+    """Run the load that each line names; its times go to ``turns.jsonl`` when it is done."""
+    by_name = {load.name: load for load in loads}
+    if started.mode in RECORDED:
+        started.keep_hooks()
+    for load in loads:
+        started.run(load)  # warms up; hooks without a run write and nobody reads
+    with (folder / "turns.jsonl").open("w", encoding="utf-8") as turns, lines.open() as named:
+        print(json.dumps({"ready": True}), file=turns, flush=True)
+        for line in named:
+            load = by_name[line.strip()]
+            answer: dict[str, Any] = {"load": load.name, **started.timed(load, folder)}
+            answer["workers"] = started.engine.call(memory)
+            if started.mode in RECORDED:
+                answer["rows"] = Lake.open(folder / "lake").num_rows("routing", RUN)
+                shutil.rmtree(folder / "lake")
+            print(json.dumps(answer), file=turns, flush=True)
+
+
 def main() -> None:
     """Parse, launch, run, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mode", choices=["off", "ours", "theirs", "check"])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--load", type=Load.parse, required=True)
+    parser.add_argument("--load", type=Load.parse, required=True, action="append")
     parser.add_argument("--folder", type=Path, required=True, help="lake and answer.json")
+    parser.add_argument("--turns", type=Path, help="run the load that each line of this names")
     arguments, options = parser.parse_known_args()
     started = launch(arguments.mode, arguments.model, options)
-    load, lake = arguments.load, arguments.folder / "lake"
+    load = arguments.load[0]
     answer = describe(started)
     first = answer["workers"][0]
     if first["hooked"] != (first["moe_layers"] if arguments.mode in RECORDED else 0):
         raise RuntimeError(f"{arguments.mode} with {first['hooked']} hooked routers")
     if arguments.mode == "check":
-        answer["ids"] = compare(started, load, lake)
-    else:
-        started.run(load)  # warms up; hooks without a run write and nobody reads
-        began = time.perf_counter()
-        if arguments.mode in RECORDED:
-            started.record(load, lake)
-        else:
-            started.run(load)
-        answer["tokens_per_s"] = load.num_tokens / (time.perf_counter() - began)
+        answer["ids"] = compare(started, load, arguments.folder / "lake")
+    elif arguments.turns is None:
+        started.run(load)
+        answer["tokens_per_s"] = load.num_tokens / started.timed(load, arguments.folder)["whole_s"]
     (arguments.folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+    if arguments.turns is not None:
+        take_turns(started, arguments.load, arguments.turns, arguments.folder)
     started.engine.shutdown()
 
 

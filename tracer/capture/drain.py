@@ -8,7 +8,7 @@ slows the engine down instead of losing rows. Elsewhere a step is one copy in me
 Host memory is a ring: a step takes as much of it as it has rows, so that many small steps of
 decoding fit where a few large ones of prefill do, and readers need not be quick.
 
-The CUDA path is written from the documentation of streams and events and not yet run on a GPU.
+``make test-gpu`` checks the CUDA path.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """The Triton kernel behind ``pack``; imported on first use on CUDA only.
 
-Checked bit by bit with Triton's interpreter on the CPU; not yet run on a GPU.
+Checked bit by bit with Triton's interpreter on the CPU, and on a GPU by ``make test-gpu``.
 """
 
 import torch

@@ -148,7 +148,7 @@ def _batch_v1(runner: Any) -> tuple[list[str], list[int], Any, Any]:
 
 
 def _batch_v2(runner: Any) -> tuple[list[str], list[int], Any, Any]:
-    """As ``_batch_v1``; read from vLLM's source, not yet run (it needs a GPU)."""
+    """As ``_batch_v1``; this runner needs a GPU (run with 0.26 by benchmarks/gpu/vllm_check.py)."""
     batch = runner.execute_model_state.input_batch
     row_counts = np.diff(batch.query_start_loc_np[: len(batch.req_ids) + 1]).tolist()
     return list(batch.req_ids), row_counts, batch.positions, batch.input_ids

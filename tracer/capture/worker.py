@@ -43,6 +43,7 @@ def install(worker: Any, options: RecordOptions) -> None:
     worker.tracer_seal = capture.seal
     worker.tracer_discard = capture.discard
     worker.tracer_collect = capture.collect
+    worker.tracer_stop = capture.stop
     worker.tracer_end = capture.end
 
 
@@ -196,14 +197,18 @@ class WorkerCapture:
         except Exception as error:  # noqa: BLE001 - the driver raises it
             return {"error": describe_error(error)}
 
-    def end(self) -> None:
-        """Stop recording, take the hooks out and give the memory of the slots back."""
+    def stop(self) -> None:
+        """Stop recording; the hooks stay, in CUDA graphs too, and ``begin`` may follow."""
         if self._stop_watching is not None:
             self._stop_watching()
             self._stop_watching = None
         if self._collector is not None:
             self._collector.stop()
             self._collector = None
+
+    def end(self) -> None:
+        """Stop recording, take the hooks out and give the memory of the slots back."""
+        self.stop()
         if self._drain is not None:
             self._drain.close()
             self._drain = None
