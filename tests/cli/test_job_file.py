@@ -105,6 +105,7 @@ def test_job_files_know_every_option_of_a_capture():
         ("{model: m, dataset: d, every: night}", "every"),
         ("{model: m, dataset: d, drift: {limits: {}}}", "drift.limits"),
         ("{model: m, dataset: d, drift: {draws: 9}}", "at least 99 can"),
+        ("{model: m, dataset: d, drift: {draws: 9, alpha: 0.03}}", "at least 33 can"),
         ("{model: m, dataset: d, drift: {limits: {nothing.x: 1}}}", "no measure 'nothing'"),
         ("{model: m, dataset: d, drift: {limits: {eci.eci: 1}}}", "is of one run"),
         ("{model: m, dataset: d, drift: {limits: {usage_drift.x: 1}}}", "no column 'x'"),

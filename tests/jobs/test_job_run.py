@@ -8,6 +8,7 @@ import pytest
 from tests.jobs.conftest import JOB, QUICK
 from tracer.errors import InputError
 from tracer.store.lake import Lake
+from tracer.workflow import job as job_module
 from tracer.workflow.job import hold_combination, run_job
 from tracer.workflow.job_combination import chosen, combinations
 from tracer.workflow.job_load import load_job
@@ -117,6 +118,19 @@ def test_a_fixed_reference_is_compared_with_every_night(tracer, jobs):
         told = tracer("job", "run", jobs.file, "--period", night)
         against = summary_of(told)["steps"]["compare"]["against"]
         assert against == (None if night == NIGHTS[0] else ids[0])
+
+
+def test_missing_requests_can_be_a_limit(tracer, jobs):
+    """24 complete, one too long, one aborted; two that the dataset keeps out are not missing."""
+    statuses = ["skipped", "aborted", "uncaptured", "uncaptured"]
+    jobs.write(QUICK)
+    jobs.record(NIGHTS[0], without_rows=statuses)
+    for most, exit_code in ((0.08, 0), (0.07, 1)):  # 2 of 28 are 0.0714
+        jobs.write(QUICK + f"verify: {{max_dropped: {most}}}\n")
+        told = tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+        assert told.exit_code == exit_code, told.stderr
+        assert summary_of(told)["steps"]["verify"]["dropped"] == 2
+    assert "verify: 2 of 28 requests are missing, at most 7.0% may" in told.stderr
 
 
 def test_verdicts_can_be_limits_too(tracer, jobs):
@@ -276,8 +290,44 @@ def test_retention_never_removes_the_last_good_run_or_the_one_compared_with(trac
     assert [row["run_id"] for row in lake.runs()] == [ids[0], ids[2]]
 
 
+def test_retention_removes_runs_that_were_never_finished(tracer, jobs, monkeypatch):
+    jobs.write(QUICK + "retention: {runs: 1}\n")
+    ids = [jobs.record(NIGHTS[0])]
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+
+    def cut_off(*_, **__):
+        ids.append(jobs.record(NIGHTS[1], whole=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job_module, "capture_dataset", cut_off)
+    assert tracer("job", "run", jobs.file, "--period", NIGHTS[1]).exit_code == 130
+    ids.append(jobs.record(NIGHTS[2], seed=2))
+    told = tracer("job", "run", jobs.file, "--period", NIGHTS[2])
+    assert summary_of(told)["steps"]["compare"]["against"] == ids[0]
+    # The run compared with stays; the next night it goes with what is as old.
+    removed = summary_of(told)["steps"]["retention"]["runs_removed"]
+    assert removed == [ids[1]]
+    assert [row["run_id"] for row in jobs.lake.runs()] == [ids[0], ids[2]]
+
+
+def test_retention_finishes_a_removal_that_was_interrupted(tracer, jobs):
+    ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:2])]
+    jobs.write(QUICK + "retention: {runs: 1}\n")
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+    jobs.lake.delta("runs").delete(f"run_id = '{ids[0]}'")  # what a removal begins with
+    assert jobs.lake.named_files("routing", ids[0])
+    told = tracer("job", "run", jobs.file, "--period", NIGHTS[1])
+    assert summary_of(told)["steps"]["retention"]["runs_removed"] == [ids[0]]
+    assert not jobs.lake.named_files("routing", ids[0])
+    records = jobs.folder / "lake" / "_tracer" / "jobs" / "nightly"
+    assert [path.stem for path in records.iterdir()] == [ids[1]]
+
+
 def test_runs_of_others_are_never_removed(tracer, jobs):
+    jobs.write(QUICK)
     ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:3])]
+    for night in NIGHTS[:2]:
+        tracer("job", "run", jobs.file, "--period", night)
     jobs.write(QUICK.replace("nightly", "other") + "retention: {runs: 1}\n")
     tracer("job", "run", jobs.file, "--period", NIGHTS[2])
     assert [row["run_id"] for row in jobs.lake.runs()] == ids

@@ -151,6 +151,9 @@ def capture_run(
         TracerError: of any kind a capture raises.
     """
     stored = stored_run(target, named)
+    # Before the capture, too, so that a run that never ends is known as the job's and expires.
+    with contextlib.suppress(NotALakeError):
+        _remember(Lake.open(target), combination, named.run_id)
     if stored is None or stored["status"] != "complete":
         captured = capture_dataset(
             named.request,
@@ -162,12 +165,15 @@ def capture_run(
         found = {"status": "done" if stored is None else "resumed", **captured}
     else:
         found = {"status": "skipped", "run_id": named.run_id}
-    lake = Lake.open(target)
-    records = Records(lake, combination.job)
-    if records.of(named.run_id) is None:
-        names = combination.model, combination.dataset
-        records.save(Record(named.run_id, *names, combination.period))
+    _remember(Lake.open(target), combination, named.run_id)
     return found
+
+
+def _remember(lake: Lake, combination: Combination, run_id: str) -> None:
+    records = Records(lake, combination.job)
+    if records.of(run_id) is None:
+        names = combination.model, combination.dataset
+        records.save(Record(run_id, *names, combination.period))
 
 
 def stored_run(target: Path | str, named: NamedRun) -> dict[str, Any] | None:

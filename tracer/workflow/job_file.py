@@ -4,6 +4,7 @@
 editors check a job file while it is written.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -170,7 +171,7 @@ class DriftStep(_Strict):
         if self.alpha is not None and (self.draws + 1) * self.alpha < 1 - 1e-9:
             raise ValueError(
                 f"{self.draws} draws cannot show a probability of {self.alpha:g}; at least"
-                f" {round(1 / self.alpha) - 1} can, or set alpha to null"
+                f" {math.ceil(1 / self.alpha - 1e-9) - 1} can, or set alpha to null"
             )
         return self
 
