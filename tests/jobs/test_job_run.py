@@ -111,6 +111,18 @@ def test_an_accepted_run_is_what_later_ones_are_compared_with(tracer, jobs):
     assert summary_of(third)["steps"]["compare"]["against"] == ids[1]
 
 
+def test_a_comparison_tells_what_else_is_not_the_same(tracer, jobs):
+    jobs.write(QUICK)
+    ids = [jobs.record(NIGHTS[0])]
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+    jobs.write(QUICK + "options: {max_tokens: 4}\n")
+    ids.append(jobs.record(NIGHTS[1], seed=1))
+    one = summary_of(tracer("job", "run", jobs.file, "--period", NIGHTS[1]))
+    compared = one["steps"]["compare"]
+    assert compared["against"] == ids[0]
+    assert compared["notes"][0] == "the earlier run and this one differ in max_tokens (16, 4)."
+
+
 def test_a_fixed_reference_is_compared_with_every_night(tracer, jobs):
     ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:3])]
     jobs.write(QUICK.replace("drift: {", f"drift: {{against: {ids[0]}, "))

@@ -14,6 +14,9 @@ from tracer.errors import InputError
 __all__ = ["Drift", "DriftCheck", "DriftLimit", "check_limits", "compare_runs"]
 
 _MOST_ROWS = 20
+# Columns of `runs` that say how a run was made, and whether their values fit into a sentence.
+_SHORT = ("engine", "engine_version", "dataset", "max_tokens", "weight_precision")
+_LONG = ("model_revision", "dataset_digest", "options")
 # Nulls in which nothing differs between the runs. Others say how much two runs have in common that
 # have nothing to do with each other, which explains no drift.
 _NO_DRIFT = ("runs", "one_model")
@@ -158,7 +161,7 @@ def compare_runs(
     """
     check_limits(limits)
     checks: list[DriftCheck] = []
-    notes: list[str] = []
+    notes = _other_settings(lake.run(against), lake.run(run_id))
     for name in dict.fromkeys(limit.measure for limit in limits):
         found = run_measure(lake, name, run_id=against, other_run_id=run_id, settings=settings)
         notes += [note for note in found.notes if note not in notes]
@@ -214,6 +217,16 @@ def _check(
         int(rows["breach"].sum()),
         tuple(_plain(row) for row in shown.iter_rows(named=True)),
     )
+
+
+def _other_settings(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """A note on what is not the same in two rows of `runs`, which may be why the runs differ."""
+    other = [
+        f"{name} ({earlier.get(name)}, {run.get(name)})" if name in _SHORT else name
+        for name in (*_SHORT, *_LONG)
+        if earlier.get(name) != run.get(name)
+    ]
+    return [f"the earlier run and this one differ in {', '.join(other)}."] if other else []
 
 
 def _is_unlikely(limit: DriftLimit, alpha: float) -> pl.Expr:
