@@ -9,9 +9,10 @@ from tests.jobs.conftest import JOB, QUICK
 from tracer.errors import InputError
 from tracer.store.lake import Lake
 from tracer.workflow import job as job_module
-from tracer.workflow.job import hold_combination, run_job
+from tracer.workflow.job import accept_run, run_job
 from tracer.workflow.job_combination import chosen, combinations
 from tracer.workflow.job_load import load_job
+from tracer.workflow.job_lock import hold_combination
 
 NIGHTS = [f"2026-03-0{n}" for n in range(1, 6)]
 
@@ -213,7 +214,7 @@ def test_one_combination_that_fails_stops_no_other(tracer, jobs):
 
 
 def test_a_second_start_of_a_job_is_told_and_does_nothing(jobs):
-    jobs.record(NIGHTS[0])
+    run_id = jobs.record(NIGHTS[0])
     job = load_job(jobs.file)
     told = []
 
@@ -222,6 +223,8 @@ def test_a_second_start_of_a_job_is_told_and_does_nothing(jobs):
             with pytest.raises(InputError, match="at work on model/prompts already") as refused:
                 run_job(job, period=NIGHTS[0])
             told.append(refused.value.hint)
+            with pytest.raises(InputError, match="at work on model/prompts already"):
+                accept_run(job, run_id)
 
     assert run_job(job, period=NIGHTS[0], note=meanwhile)["exit_code"] == 0
     assert len(told) == 1
