@@ -142,6 +142,18 @@ def test_wrong_job_files_are_refused(tmp_path, text, words):
     assert words in str(caught.value)
 
 
+def test_a_merged_key_may_be_given_anew(tmp_path):
+    text = """
+    model: m
+    datasets:
+    - &all {dataset: a, limit: 5}
+    - &few {<<: *all, dataset: b, limit: 2}
+    - {<<: *few, dataset: c}
+    """
+    job = load_job(write(tmp_path, text))
+    assert [(d.dataset, d.limit) for d in job.datasets] == [("a", 5), ("b", 2), ("c", 2)]
+
+
 def test_a_job_file_that_is_not_there(tracer):
     tracer("job", "run", "nowhere.yaml").failed(2, "nowhere.yaml")
 

@@ -57,13 +57,15 @@ def load_job(path: Path) -> JobFile:
 class _OneOfEachKey(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML would take the last in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, since what `<<` merges is put beside a mapping's own keys later.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in keys if keys.count(key) > 1 and key != "<<"]:
+        if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]!r} is there twice", node.start_mark
             )
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def _told_first(error: ValidationError) -> Any:
