@@ -117,7 +117,7 @@ def test_a_fixed_reference_is_compared_with_every_night(tracer, jobs):
         assert against == (None if night == NIGHTS[0] else ids[0])
 
 
-def test_verdicts_and_missing_requests_can_be_limits_too(tracer, jobs):
+def test_verdicts_can_be_limits_too(tracer, jobs):
     jobs.record(NIGHTS[0])
     jobs.write(JOB.replace("draws: 9}", "draws: 19, require: [agreement, differences]}"))
     assert tracer("job", "run", jobs.file, "--period", NIGHTS[0]).exit_code == 0

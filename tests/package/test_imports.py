@@ -71,6 +71,7 @@ LIBRARY_HOMES = {
         "tracer.demo",
         "tracer.live",
         "tracer.store",
+        "tracer.workflow.bench_query",
     ),
     "obstore": ("tracer.store.s3_lease", "tracer.store.s3_storage", "tracer.store.s3_writes"),
     "pandas": ("tracer.bench.query",),
@@ -80,6 +81,7 @@ LIBRARY_HOMES = {
     "pyarrow": (
         "tracer.bench.bare_files",
         "tracer.bench.floor",
+        "tracer.bench.query",
         "tracer.bench.write",
         "tracer.capture.drive",
         "tracer.datasets.files",

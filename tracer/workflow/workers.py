@@ -92,7 +92,7 @@ def capture_with_workers(
             raise
         finally:
             progress.close()
-    failed = [(share, answer["error"]) for share, answer in answers.items() if "error" in answer]
+    failed = [(one, answers[one]["error"]) for one in shares if "error" in answers[one]]
     if failed:
         raise _first_of(failed, workers)
     return _together([answer["summary"] for answer in answers.values()], began)
