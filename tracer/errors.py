@@ -7,6 +7,7 @@ stderr. Exit codes: 1 a check found something wrong, 2 usage or missing input, 3
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CaptureMismatchError",
@@ -24,6 +25,7 @@ __all__ = [
     "TracerError",
     "UnknownRunError",
     "UnsupportedModelError",
+    "describe_error",
     "first_line",
 ]
 
@@ -201,3 +203,13 @@ class UnsupportedModelError(TracerError):
     """The model, kernel or engine version cannot be captured; no prompt has run."""
 
     exit_code = 4
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """An error as plain values, to cross process boundaries."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": getattr(error, "hint", None),
+        "exit_code": getattr(error, "exit_code", None),
+    }

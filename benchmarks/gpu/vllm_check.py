@@ -11,7 +11,7 @@ Each case is one `tracer capture` in a process of its own, several at a time. Co
 Greedy outputs may part where numbers round otherwise; rows are compared up to the first token that
 differs. Example, with vLLM for CUDA (about two and a half minutes on an H200 with 16 cores):
 
-  python benchmarks/gpu/vllm_check.py --folder /tmp/check --jobs 21 \
+  python benchmarks/gpu/vllm_check.py --folder check --jobs 21 \
       --gpu-memory-utilization 0.05 --kv-cache-memory-bytes 1500000000
 
 Words that are not known here go to `tracer capture`. The last line of output is JSON.

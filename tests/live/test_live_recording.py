@@ -238,5 +238,7 @@ def test_an_error_behind_the_engine_ends_recording_and_gives_memory_back(traffic
         one.run(f"q{number}", list(range(40)), [1, 2])
     one.recorder.join()
     assert [type(error) for error in one.errors] == [TypeError]
-    assert one.counts.dropped == {"error": one.counts.chosen}
+    assert one.counts.dropped["error"] >= 1
+    assert sum(one.counts.dropped.values()) == one.counts.chosen
+    assert one.recorder.host_bytes == 0
     one.errors.clear()

@@ -23,7 +23,7 @@ from tracer.capture.row_log import NOBODY, RowLog, TakenRows
 from tracer.capture.steps import Step
 from tracer.store.shard import ShardFile, ShardWriter
 
-__all__ = ["Collector", "describe_error"]
+__all__ = ["Collector"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +239,3 @@ class Collector:
             if missing != request.cached_prefix_tokens:
                 self._cached.put((request.request_id, missing))
         return self.writer.write(f"{taken.batch:06d}-{self.worker}", rows, tokens=self.tokens)
-
-
-def describe_error(error: BaseException) -> dict[str, Any]:
-    """An error as plain values, to cross process boundaries."""
-    return {
-        "type": type(error).__name__,
-        "message": str(error),
-        "hint": getattr(error, "hint", None),
-        "exit_code": getattr(error, "exit_code", None),
-    }

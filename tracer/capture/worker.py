@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracer.capture.attach import Attached, attach, join_peers
-from tracer.capture.collector import Collector, describe_error
+from tracer.capture.collector import Collector
 from tracer.capture.drain import Drain
 from tracer.capture.extras.router_weights import find_gates, read_router_weights
 from tracer.capture.finished import FinishedRequest
 from tracer.capture.lifeline import end_with
 from tracer.capture.record_options import RecordOptions
 from tracer.capture.steps import check_runner, watch_steps
-from tracer.errors import TracerError
+from tracer.errors import TracerError, describe_error
 from tracer.store.lake_location import open_storage
 from tracer.store.shard import ShardFile, ShardWriter
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracer.capture.collector import describe_error
 from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.loader import load_dataset
 from tracer.datasets.options import DatasetOptions
@@ -24,6 +23,7 @@ from tracer.errors import (
     InputError,
     MissingLibraryError,
     TracerError,
+    describe_error,
     first_line,
 )
 from tracer.store.lake import Lake
