@@ -7,7 +7,7 @@ import pytest
 from tracer.analysis import drift
 from tracer.analysis.drift import DriftLimit, compare_runs
 from tracer.analysis.measures.catalogue import measure_named
-from tracer.analysis.measures.run import Settings
+from tracer.analysis.measures.run import MeasureResult, Settings
 from tracer.errors import InputError
 
 DRAWS = 19
@@ -150,12 +150,13 @@ def test_a_value_nearer_than_chance_is_no_breach():
             "jaccard_p_adjusted": [0.01, 0.01, 0.01],
         }
     )
+    found = MeasureResult(measure_named("committee_drift"), frame, (), (30, 30))
     low = DriftLimit("committee_drift", "jaccard", 0.5, None)
-    check = drift._check(measure_named("committee_drift"), frame, low, 0.05)
+    check = drift._check(found, low, 0.05)
     assert (check.num_beyond, check.num_breaches) == (2, 1)
     assert check.rows[0]["layer_id"] == 1
     both = DriftLimit("committee_drift", "jaccard", None, 0.3, absolute=True)
-    check = drift._check(measure_named("committee_drift"), frame, both, 0.05)
+    check = drift._check(found, both, 0.05)
     assert [row["layer_id"] for row in check.rows if row["breach"]] == [0]
 
 
@@ -173,3 +174,22 @@ def test_a_total_change_of_routing_breaks_a_limit_on_saturation(make_lake, reque
         "b",
         DriftLimit("router_saturation", "saturation", 0.9, None),
     ).breaches
+
+
+def test_few_requests_cannot_be_held_to_a_small_alpha(lakes):
+    """Six requests that exchange their runs can be as unlikely as 2^-5, and no less."""
+    limit = DriftLimit("usage_drift", "total_variation", None, 0.02)
+    settings = Settings(draws=DRAWS, requests=6)
+
+    def held(alpha):
+        return compare_runs(lakes, "c", "a", [limit], alpha=alpha, settings=settings)
+
+    assert held(2**-5).checks
+    assert held(None).breaches
+    with pytest.raises(InputError) as error:
+        held(2**-5.5)
+    assert str(error.value).startswith("6 requests cannot show")
+    assert (
+        error.value.hint
+        == "capture 7 or more, or set `alpha: null`, which judges by the limits alone."
+    )

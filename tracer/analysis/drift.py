@@ -1,13 +1,14 @@
 """A run beside an earlier one: whether any measure of the two went beyond its limit."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
-from tracer.analysis.measures.catalogue import Measure, measure_named
-from tracer.analysis.measures.run import Settings, run_measure
+from tracer.analysis.measures.catalogue import measure_named
+from tracer.analysis.measures.run import MeasureResult, Settings, run_measure
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
 
@@ -156,7 +157,8 @@ def compare_runs(
         progress: told each measure that is done.
 
     Raises:
-        InputError: a limit that cannot be checked, runs that cannot be compared.
+        InputError: a limit that cannot be checked, runs that cannot be compared, values beyond a
+            limit of so few requests that chance could not give less than ``alpha``.
         UnknownRunError: no such run.
     """
     check_limits(limits)
@@ -165,21 +167,15 @@ def compare_runs(
     for name in dict.fromkeys(limit.measure for limit in limits):
         found = run_measure(lake, name, run_id=against, other_run_id=run_id, settings=settings)
         notes += [note for note in found.notes if note not in notes]
-        checks += [
-            _check(found.measure, found.frame, limit, alpha)
-            for limit in limits
-            if limit.measure == name
-        ]
+        checks += [_check(found, limit, alpha) for limit in limits if limit.measure == name]
         progress(name)
     return Drift(
         run_id, against, alpha, settings.draws, settings.level, tuple(checks), tuple(notes)
     )
 
 
-def _check(
-    measure: Measure, frame: pl.DataFrame, limit: DriftLimit, alpha: float | None
-) -> DriftCheck:
-    name = limit.column
+def _check(found: MeasureResult, limit: DriftLimit, alpha: float | None) -> DriftCheck:
+    measure, frame, name = found.measure, found.frame, limit.column
     value = pl.col(name).cast(pl.Float64)
     held = value.abs() if limit.absolute else value
     sides = []
@@ -199,6 +195,8 @@ def _check(
     unlikely = pl.lit(value=True)
     if alpha is not None and "p_adjusted" in columns and measure.null in _NO_DRIFT:
         unlikely = _is_unlikely(limit, alpha)
+        if rows.filter(beyond & pl.col(columns["p_adjusted"]).is_not_nan()).height:
+            _check_enough_requests(found.num_requests, alpha)
     rows = rows.with_columns(breach=beyond & unlikely)
     order = ["breach", "_beyond", *measure.key]
     rows = rows.sort(order, descending=[True, True, *[False] * len(measure.key)])
@@ -217,6 +215,16 @@ def _check(
         int(rows["breach"].sum()),
         tuple(_plain(row) for row in shown.iter_rows(named=True)),
     )
+
+
+def _check_enough_requests(counts: Sequence[int], alpha: float) -> None:
+    """See that n requests that change places can be as unlikely as ``alpha``: 2^(1 - n) at best."""
+    needed = 1 + math.ceil(-math.log2(alpha))
+    if min(counts) < needed:
+        raise InputError(
+            f"{min(counts)} requests cannot show that a change is no chance at alpha {alpha:g}",
+            f"capture {needed} or more, or set `alpha: null`, which judges by the limits alone.",
+        )
 
 
 def _other_settings(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
