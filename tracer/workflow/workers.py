@@ -236,9 +236,11 @@ def _ray_running(ray: Any, gpus: float | None) -> Iterator[float]:
 
 
 def _start(ray: Any) -> None:
+    # Else Ray joins what a file in its temporary folder names, which may have ended long ago.
+    address = os.environ.get("RAY_ADDRESS") or "local"
     for left in reversed(range(_STARTS)):
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level="error")
         except Exception as error:
             ray.shutdown()
             if left and "timed out" in str(error):
