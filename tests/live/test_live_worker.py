@@ -121,3 +121,19 @@ def test_arguments_that_are_not_known_are_served_and_not_recorded():
     asked = arguments()
     plugin._ask_for_capture(asked)
     assert "refusal" not in asked.additional_config["moe_tracer"]
+
+
+def test_a_full_temporary_folder_does_not_keep_a_server_from_recording(monkeypatch):
+    from tests.live.traffic import EXPERTS, FORMAT, LAYERS
+    from tracer.live.warm_up import warm_up
+    from tracer.store.shard import ShardWriter
+
+    asked = []
+
+    def fail(*_):
+        asked.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "write", fail)
+    warm_up(FORMAT, LAYERS, EXPERTS, "f32")
+    assert asked == [1]
