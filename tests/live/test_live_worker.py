@@ -1,6 +1,8 @@
 """What a worker and the plugin do where nothing can be recorded; without an engine."""
 
+import json
 import os
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ pytest.importorskip("vllm", reason="needs vLLM: make setup")
 
 from tracer.live import plugin, worker
 from tracer.live.config import LiveConfig
-from tracer.live.status import read_status
+from tracer.live.status import Counts, read_status, write_status
 from tracer.live.writer import LakeWriter
 
 
@@ -137,3 +139,24 @@ def test_a_full_temporary_folder_does_not_keep_a_server_from_recording(monkeypat
     monkeypatch.setattr(ShardWriter, "write", fail)
     warm_up(FORMAT, LAYERS, EXPERTS, "f32")
     assert asked == [1]
+
+
+def test_a_second_server_of_a_name_leaves_the_first_ones_status(capture, tmp_path):
+    """Both would obey every command, and the status would be now of one, now of the other."""
+    first = subprocess.Popen(["sleep", "60"])
+    try:
+        write_status(tmp_path / "control", Counts(seen=7))
+        status = tmp_path / "control" / "status.json"
+        stored = json.loads(status.read_text())
+        status.write_text(json.dumps({**stored, "pid": first.pid}))
+        second = capture()
+        second.begin()
+        second.end()
+        assert f"process {first.pid}" in second._counts.last_error
+        assert read_status(tmp_path / "control").seen == 7
+    finally:
+        first.kill()
+        first.wait()
+    third = capture(refusal="no")  # the first is gone: its status is nobody's
+    third.begin()
+    assert "no" in read_status(tmp_path / "control").last_error

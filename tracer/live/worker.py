@@ -28,7 +28,7 @@ from tracer.live.messages import Tick
 from tracer.live.plugin import STOP_SECONDS
 from tracer.live.recorder import Recorder
 from tracer.live.runs import DATASET, LiveRuns, period_of
-from tracer.live.status import ControlReader, Counts, write_status
+from tracer.live.status import ControlReader, Counts, read_status, write_status
 from tracer.live.threads import cores_of_this_thread, free_thread
 from tracer.live.warm_up import warm_up
 from tracer.live.writer import ABORTED, LakeWriter
@@ -98,12 +98,28 @@ class LiveCapture:
             if int(self._worker.rank) % int(self._worker.parallel_config.tensor_parallel_size):
                 self._join()
                 return
+            if (other := self._other_server()) is not None:
+                self._refuse(other)  # the status is the other one's
+                return
             self._start()
             _logger.info("moe-tracer: recording into %s", self._config.lake)
         except Exception as error:  # noqa: BLE001 - serving goes on
             self._refuse(error)
         self._write_status()
         self._keeper.start()
+
+    def _other_server(self) -> InputError | None:
+        """What is wrong where another server's worker reads the commands of this folder."""
+        try:
+            status = read_status(self._config.control_folder)
+        except InputError:  # not ours to judge: it will be written anew, or say why it cannot be
+            return None
+        if status is None or not status.is_current or status.pid == os.getpid():
+            return None
+        return InputError(
+            f"process {status.pid} on {status.host} records under the name {self._config.name!r}",
+            "give each server of a lake its own `name`.",
+        )
 
     def _join(self) -> None:
         """Take part in what the first rank gathers; the status is its own.
@@ -279,4 +295,5 @@ class LiveCapture:
             else:
                 _logger.error("moe-tracer: the last rows could not be written in time")
         self._counts.recording = False
-        self._write_status()
+        if self._keeper.ident is not None:  # it was begun, and no other server's status is there
+            self._write_status()
