@@ -1,12 +1,15 @@
 """What the headers of measures say is what the measures give."""
 
 import math
+import re
 
 import pytest
 
 from tracer.analysis.measures.catalogue import measure_named, measure_names
 from tracer.analysis.measures.inputs import OTHER
 from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.sql import query_text, split_header
+from tracer.schema import query_path
 
 # Options of measures that find nothing in short requests otherwise.
 SMALL = {
@@ -34,6 +37,55 @@ def test_a_measure_gives_what_its_header_says(pair, take, name):
             low, high = column.bounds
             values = found[column.name].drop_nulls().cast(float)
             assert values.is_between(low - 1e-9, high + 1e-9).all()
+
+
+def fields_of(part):
+    """What the header of a part says, by its word: names, but for binds, which begin with $."""
+    header, body = split_header(query_text(f"parts/{part}"))
+    found = {}
+    for line in header:
+        if match := re.match(r"-- (behind|reads|binds|yields)  +(.+)", line):
+            found[match[1]] = [word for word in re.split(r", | or ", match[2]) if word != "none"]
+    return found, body
+
+
+PARTS = sorted(path.stem for path in query_path("parts/any").parent.glob("*.sql"))
+
+
+@pytest.mark.parametrize("name", measure_names())
+def test_a_measure_names_what_its_parts_need(name):
+    """Relations that they read and options that they bind are its own; their order is right."""
+    measure = measure_named(name)
+    binds = {f"${bind.name}" for bind in measure.binds}
+    for place, part in enumerate(measure.parts):
+        fields, _ = fields_of(part)
+        assert set(fields["reads"]) <= set(measure.reads)
+        assert set(fields["binds"]) <= binds
+        assert set(fields.get("behind", [])) <= set(measure.parts[:place])
+    steps = re.findall(r"^(?:with )?(\w+) as \($", measure.sql, re.MULTILINE)
+    assert len(steps) == len(set(steps))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_shared_and_yields_the_steps_that_it_names(part):
+    fields, body = fields_of(part)
+    assert re.findall(r"^(\w+) as \($", body, re.MULTILINE) == fields["yields"]
+    assert sum(part in measure_named(name).parts for name in measure_names()) > 1
+    relations = {path.stem for path in query_path("inputs/any").parent.glob("*.sql")}
+    used = set(re.findall(r"(?:from|join) (\w+)", body))
+    assert used & relations == set(fields["reads"])
+    steps = {step for other in fields.get("behind", []) for step in fields_of(other)[0]["yields"]}
+    assert used - relations <= steps | set(fields["yields"])
+
+
+def test_the_steps_of_parts_stand_before_those_of_the_measure():
+    """In a measure that has steps of its own, and in one that has none."""
+    for name, own in (("stability_score", "spreads as ("), ("committee", "select\n    points.")):
+        measure = measure_named(name)
+        places = [measure.sql.index(f"\n-- parts/{part}: ") for part in measure.parts]
+        assert places == sorted(places)
+        assert places[-1] < measure.sql.index(f"\n{own}")
+        assert len(re.findall(r"\bwith$", measure.sql, re.MULTILINE)) == 1
 
 
 def test_comments_in_the_body_are_not_of_the_header():
