@@ -1,4 +1,4 @@
--- parts/same_tokens: the tokens of two runs, and where a request has another one for the first time.
+-- parts/same_tokens: the tokens of two runs, and where each request first has another one.
 --
 -- reads   scoped_tokens, other_scoped_tokens
 -- binds   none
