@@ -15,10 +15,11 @@ import dagster as dg
 
 from tracer.errors import TracerError
 from tracer.store.lake import Lake
-from tracer.workflow.job import capture_run, hold_combination, judge_run
+from tracer.workflow.job import capture_run, judge_run
 from tracer.workflow.job_combination import Combination, combinations, name_run
 from tracer.workflow.job_file import JobFile
 from tracer.workflow.job_load import load_job
+from tracer.workflow.job_lock import hold_combination
 from tracer.workflow.job_of_run import JobRun
 from tracer.workflow.job_retention import remove_old_runs
 from tracer.workflow.job_steps import step_names, steps_of, take_step

@@ -110,3 +110,18 @@ def test_many_requests_in_random_order_are_all_found():
     assert tokens(log.take(rest, lengths[rest].tolist())) == [
         r * 100 + p for r in rest for p in range(lengths[r])
     ]
+
+
+def test_without_what_was_not_seen():
+    log = RowLog(FORMAT)
+    log.append(records((1, 11), (3, 13), (0, 20), (1, 21)), owners(0, 0, 1, 1))
+    taken = log.take([0, 1], [4, 2])
+    compact = taken.compact()
+    assert len(taken.rows) == 6
+    assert compact.rows.tolist() == taken.rows[taken.seen].tolist()
+    assert compact.compact() is compact
+    places = np.array([1, 4, 5])
+    assert compact.of_places(places).tolist() == taken.of_places(places).tolist()
+    kept = np.flatnonzero(taken.seen)
+    assert compact.of_places(kept) is compact.rows
+    assert FORMAT.array(taken.of_places(kept), "token_id")[:, 0].tolist() == [11, 13, 20, 21]

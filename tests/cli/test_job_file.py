@@ -105,6 +105,7 @@ def test_job_files_know_every_option_of_a_capture():
         ("{model: m, dataset: d, every: night}", "every"),
         ("{model: m, dataset: d, drift: {limits: {}}}", "drift.limits"),
         ("{model: m, dataset: d, drift: {draws: 9}}", "at least 99 can"),
+        ("{model: m, dataset: d, drift: {draws: 9, alpha: 0.03}}", "at least 33 can"),
         ("{model: m, dataset: d, drift: {limits: {nothing.x: 1}}}", "no measure 'nothing'"),
         ("{model: m, dataset: d, drift: {limits: {eci.eci: 1}}}", "is of one run"),
         ("{model: m, dataset: d, drift: {limits: {usage_drift.x: 1}}}", "no column 'x'"),
@@ -121,6 +122,17 @@ def test_job_files_know_every_option_of_a_capture():
         ("{model: m, dataset: d, options: {stop: END}}", "options.stop"),
         ("{model: m, dataset: d, audit: {mode: magic, output: x}}", "audit.mode"),
         ("{model: m, dataset: d, audit: {mode: gate}}", "audit.output: Field required"),
+        (
+            "{models: [a-b, a], datasets: [c, b-c], report: {output: '{model}-{dataset}'}}",
+            "two runs",
+        ),
+        ("model: m\ndataset: d\nmodel: n", "the key 'model' is there twice"),
+        ("{model: m, dataset: d, report: {draws: 1, draws: 2}}", "the key 'draws' is there twice"),
+        ("{model: m, dataset: 2026-02-30}", "not YAML: day is out of range"),
+        ("[" * 5000, "not YAML"),
+        ("{model: m, dataset: d, verify: {max_dropped: .nan}}", "verify.max_dropped"),
+        ("{model: m, dataset: d, drift: {alpha: .nan}}", "drift.alpha"),
+        ("{model: m, dataset: d, drift: {limits: {usage_drift.divergence: .inf}}}", "divergence"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
     ],
 )
@@ -128,6 +140,18 @@ def test_wrong_job_files_are_refused(tmp_path, text, words):
     with pytest.raises(InputError, match=r"job\.yaml") as caught:
         load_job(write(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_a_merged_key_may_be_given_anew(tmp_path):
+    text = """
+    model: m
+    datasets:
+    - &all {dataset: a, limit: 5}
+    - &few {<<: *all, dataset: b, limit: 2}
+    - {<<: *few, dataset: c}
+    """
+    job = load_job(write(tmp_path, text))
+    assert [(d.dataset, d.limit) for d in job.datasets] == [("a", 5), ("b", 2), ("c", 2)]
 
 
 def test_a_job_file_that_is_not_there(tracer):

@@ -33,7 +33,9 @@ TASK = "ray::_capture_share"
 @pytest.fixture(scope="module")
 def address():
     """Of a Ray that lasts as long as these tests: its own processes take long to start."""
-    given = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+    given = {"address": "local", "num_cpus": 2, "include_dashboard": False}
+    if "RAY_ADDRESS" in os.environ:
+        given = {}
     for left in reversed(range(_STARTS)):
         try:
             ray.init(log_to_driver=False, **given)

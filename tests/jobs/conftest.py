@@ -5,8 +5,9 @@ needs an engine is in tests/engine/test_engine_job.py.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,8 +117,11 @@ class JobFolder:
     def lake(self):
         return Lake.open(self.folder / "lake")
 
-    def record(self, period=None, *, only=(), seed=0, moved=False, whole=True):
-        """Write the run that the job would capture; its id."""
+    def record(self, period=None, *, only=(), seed=0, moved=False, whole=True, without_rows=()):
+        """Write the run that the job would capture; its id.
+
+        without_rows: statuses of requests more, of which nothing was recorded.
+        """
         job = load_job(self.file)
         (combination,) = chosen(combinations(job, period), only)
         named = name_run(combination)
@@ -138,6 +142,11 @@ class JobFolder:
         with writing_run(lake, row) as run:
             files = writer.write("000000-w0", rows)
             run.commit(0, files, request_rows(rows, {}))
+            if without_rows:
+                names = [replace(rows.requests[0], request_id=f"more-{n}")
+                         for n in range(len(without_rows))]  # fmt: skip
+                status = dict(zip((one.request_id for one in names), without_rows, strict=True))
+                run.commit(1, [], request_rows(SimpleNamespace(requests=names), status))
         if not whole:
             lake.put_run({**lake.run(named.run_id), "status": "running", "finished_at": None})
         return named.run_id

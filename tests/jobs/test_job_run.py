@@ -1,5 +1,6 @@
 """Jobs on runs that are in the lake: each step once, good runs, breaches, what a scheduler sees."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 from tests.jobs.conftest import JOB, QUICK
 from tracer.errors import InputError
 from tracer.store.lake import Lake
-from tracer.workflow.job import run_job
+from tracer.workflow import job as job_module
+from tracer.workflow.job import accept_run, run_job
+from tracer.workflow.job_combination import chosen, combinations
 from tracer.workflow.job_load import load_job
+from tracer.workflow.job_lock import hold_combination
 
 NIGHTS = [f"2026-03-0{n}" for n in range(1, 6)]
 
@@ -108,6 +112,18 @@ def test_an_accepted_run_is_what_later_ones_are_compared_with(tracer, jobs):
     assert summary_of(third)["steps"]["compare"]["against"] == ids[1]
 
 
+def test_a_comparison_tells_what_else_is_not_the_same(tracer, jobs):
+    jobs.write(QUICK)
+    ids = [jobs.record(NIGHTS[0])]
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+    jobs.write(QUICK + "options: {max_tokens: 4}\n")
+    ids.append(jobs.record(NIGHTS[1], seed=1))
+    one = summary_of(tracer("job", "run", jobs.file, "--period", NIGHTS[1]))
+    compared = one["steps"]["compare"]
+    assert compared["against"] == ids[0]
+    assert compared["notes"][0] == "the earlier run and this one differ in max_tokens (16, 4)."
+
+
 def test_a_fixed_reference_is_compared_with_every_night(tracer, jobs):
     ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:3])]
     jobs.write(QUICK.replace("drift: {", f"drift: {{against: {ids[0]}, "))
@@ -115,6 +131,19 @@ def test_a_fixed_reference_is_compared_with_every_night(tracer, jobs):
         told = tracer("job", "run", jobs.file, "--period", night)
         against = summary_of(told)["steps"]["compare"]["against"]
         assert against == (None if night == NIGHTS[0] else ids[0])
+
+
+def test_missing_requests_can_be_a_limit(tracer, jobs):
+    """24 complete, one too long, one aborted; two that the dataset keeps out are not missing."""
+    statuses = ["skipped", "aborted", "uncaptured", "uncaptured"]
+    jobs.write(QUICK)
+    jobs.record(NIGHTS[0], without_rows=statuses)
+    for most, exit_code in ((0.08, 0), (0.07, 1)):  # 2 of 28 are 0.0714
+        jobs.write(QUICK + f"verify: {{max_dropped: {most}}}\n")
+        told = tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+        assert told.exit_code == exit_code, told.stderr
+        assert summary_of(told)["steps"]["verify"]["dropped"] == 2
+    assert "verify: 2 of 28 requests are missing, at most 7.0% may" in told.stderr
 
 
 def test_verdicts_can_be_limits_too(tracer, jobs):
@@ -185,7 +214,7 @@ def test_one_combination_that_fails_stops_no_other(tracer, jobs):
 
 
 def test_a_second_start_of_a_job_is_told_and_does_nothing(jobs):
-    jobs.record(NIGHTS[0])
+    run_id = jobs.record(NIGHTS[0])
     job = load_job(jobs.file)
     told = []
 
@@ -194,9 +223,26 @@ def test_a_second_start_of_a_job_is_told_and_does_nothing(jobs):
             with pytest.raises(InputError, match="at work on model/prompts already") as refused:
                 run_job(job, period=NIGHTS[0])
             told.append(refused.value.hint)
+            with pytest.raises(InputError, match="at work on model/prompts already"):
+                accept_run(job, run_id)
 
     assert run_job(job, period=NIGHTS[0], note=meanwhile)["exit_code"] == 0
     assert len(told) == 1
+
+
+def test_combinations_whose_names_run_together_have_locks_of_their_own(jobs):
+    """model.a with prompts, and model with a.prompts."""
+    names = [("model.a", "prompts"), ("model", "a.prompts")]
+    jobs.write(
+        "models: [{model: model, name: model.a}, model]\n"
+        "datasets: [prompts.jsonl, {dataset: prompts.jsonl, name: a.prompts}]\nlake: lake\n"
+    )
+    wanted = chosen(combinations(load_job(jobs.file)), ["/".join(pair) for pair in names])
+    with contextlib.ExitStack() as stack:
+        for combination in wanted:
+            hold_combination(jobs.folder / "lake", combination, stack)
+        with pytest.raises(InputError, match="already"):
+            hold_combination(jobs.folder / "lake", wanted[0], stack)
 
 
 def test_the_same_settings_make_a_new_run_each_period_and_other_settings_too(jobs):
@@ -259,8 +305,44 @@ def test_retention_never_removes_the_last_good_run_or_the_one_compared_with(trac
     assert [row["run_id"] for row in lake.runs()] == [ids[0], ids[2]]
 
 
+def test_retention_removes_runs_that_were_never_finished(tracer, jobs, monkeypatch):
+    jobs.write(QUICK + "retention: {runs: 1}\n")
+    ids = [jobs.record(NIGHTS[0])]
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+
+    def cut_off(*_, **__):
+        ids.append(jobs.record(NIGHTS[1], whole=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job_module, "capture_dataset", cut_off)
+    assert tracer("job", "run", jobs.file, "--period", NIGHTS[1]).exit_code == 130
+    ids.append(jobs.record(NIGHTS[2], seed=2))
+    told = tracer("job", "run", jobs.file, "--period", NIGHTS[2])
+    assert summary_of(told)["steps"]["compare"]["against"] == ids[0]
+    # The run compared with stays; the next night it goes with what is as old.
+    removed = summary_of(told)["steps"]["retention"]["runs_removed"]
+    assert removed == [ids[1]]
+    assert [row["run_id"] for row in jobs.lake.runs()] == [ids[0], ids[2]]
+
+
+def test_retention_finishes_a_removal_that_was_interrupted(tracer, jobs):
+    ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:2])]
+    jobs.write(QUICK + "retention: {runs: 1}\n")
+    tracer("job", "run", jobs.file, "--period", NIGHTS[0])
+    jobs.lake.delta("runs").delete(f"run_id = '{ids[0]}'")  # what a removal begins with
+    assert jobs.lake.named_files("routing", ids[0])
+    told = tracer("job", "run", jobs.file, "--period", NIGHTS[1])
+    assert summary_of(told)["steps"]["retention"]["runs_removed"] == [ids[0]]
+    assert not jobs.lake.named_files("routing", ids[0])
+    records = jobs.folder / "lake" / "_tracer" / "jobs" / "nightly"
+    assert [path.stem for path in records.iterdir()] == [ids[1]]
+
+
 def test_runs_of_others_are_never_removed(tracer, jobs):
+    jobs.write(QUICK)
     ids = [jobs.record(night, seed=n) for n, night in enumerate(NIGHTS[:3])]
+    for night in NIGHTS[:2]:
+        tracer("job", "run", jobs.file, "--period", night)
     jobs.write(QUICK.replace("nightly", "other") + "retention: {runs: 1}\n")
     tracer("job", "run", jobs.file, "--period", NIGHTS[2])
     assert [row["run_id"] for row in jobs.lake.runs()] == ids

@@ -104,3 +104,32 @@ def test_an_abort_after_a_stop_text_is_told_from_one_by_the_client():
     add(scheduler, "left", [5])
     scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)
     assert endings_of(scheduler.schedule()) == [("left", "abort", [5])]
+
+
+def test_what_this_vllm_does_not_tell_does_not_reach_serving(caplog):
+    from vllm.v1.request import RequestStatus
+
+    scheduler = make_scheduler()
+    request = add(scheduler, "a", [1], "FINISHED_STOPPED")
+    del request.get_finished_reason
+    assert scheduler._free_request(request) == "freed"
+    assert endings_of(scheduler.schedule()) == []
+    type(scheduler).__slots__ = ()
+    add(scheduler, "b", [1])
+    del scheduler.vllm_config
+    scheduler.finish_requests({"b"}, RequestStatus.FINISHED_ABORTED)
+    assert scheduler.asked == [(["b"], RequestStatus.FINISHED_ABORTED)]
+    assert scheduler.requests == {}
+    assert "does not tell how a request ended" in caplog.text
+
+
+def test_a_front_end_of_another_vllm_serves(caplog):
+    class Processor:
+        request_states = None
+
+        def process_outputs(self, outputs):
+            return outputs
+
+    mark_stop_texts(Processor)
+    assert Processor().process_outputs(["output"]) == ["output"]
+    assert "does not tell which requests a stop text ended" in caplog.text

@@ -177,3 +177,23 @@ def test_a_command_is_its_owners_whatever_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert ControlReader(tmp_path).poll() is not None
+
+
+def test_a_pipe_is_no_status_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "status.json")
+    with pytest.raises(InputError, match="not a file"):
+        read_status(tmp_path)
+
+
+def test_a_command_that_is_replaced_behind_the_check_is_not_obeyed(tmp_path, monkeypatch):
+    write_control(tmp_path, Control("a", recording=False))
+    about = (tmp_path / "control.json").lstat()
+    monkeypatch.setattr(type(tmp_path), "lstat", lambda _: about)
+    (tmp_path / "control.json").rename(tmp_path / "kept")
+    write_control(tmp_path, Control("b", recording=True))
+    with pytest.raises(InputError, match="replaced meanwhile"):
+        ControlReader(tmp_path).poll()
+    (tmp_path / "control.json").unlink()
+    (tmp_path / "control.json").symlink_to(tmp_path / "kept")
+    with pytest.raises(InputError, match="no command"):
+        ControlReader(tmp_path).poll()

@@ -199,6 +199,21 @@ def test_who_writes_the_whole_run_keeps_shares_out(lake, monkeypatch):
     assert split_of(lake.storage, "r") is None
 
 
+def test_a_share_with_nothing_left_leaves_alone_who_writes_the_whole_run(lake, monkeypatch):
+    """Batches of one writer are numbered as those of share 0, so it could take them for its own."""
+    monkeypatch.setattr(shares, "_PATIENCE", 0.5)
+    with writing_run(lake, run_row("r")) as target:
+        write(target, NAMES[::2])
+        writer = ShardWriter(lake.storage, "r", num_experts=4, precision="f32")
+        batch = target.next_batch + 6
+        files = writer.write(f"{batch:06d}-w0", together(*(make_rows(n) for n in NAMES[1::2])))
+        with pytest.raises(LakeBusyError, match="run 'r' is"):
+            finish_share(lake, lake.run("r"), Share(0, 2), NAMES[::2], NAMES)
+        target.commit(batch, files, [request_row(name) for name in NAMES[1::2]])
+    assert sorted(lake.request_status("r")) == NAMES
+    assert sound(lake)
+
+
 def test_a_share_waits_for_another_one_to_begin(lake):
     with shares.in_turn(lake.storage, "r"):
         process = in_process(lake, "0/1")

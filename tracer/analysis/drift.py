@@ -1,19 +1,26 @@
 """A run beside an earlier one: whether any measure of the two went beyond its limit."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
-from tracer.analysis.measures.catalogue import Measure, measure_named
-from tracer.analysis.measures.run import Settings, run_measure
+from tracer.analysis.measures.catalogue import measure_named
+from tracer.analysis.measures.run import MeasureResult, Settings, run_measure
 from tracer.analysis.views import LakeFiles
 from tracer.errors import InputError
 
 __all__ = ["Drift", "DriftCheck", "DriftLimit", "check_limits", "compare_runs"]
 
 _MOST_ROWS = 20
+# Columns of `runs` that say how a run was made, and whether their values fit into a sentence.
+_SHORT = ("engine", "engine_version", "dataset", "max_tokens", "weight_precision")
+_LONG = ("model_revision", "dataset_digest", "options")
+# Nulls in which nothing differs between the runs. Others say how much two runs have in common that
+# have nothing to do with each other, which explains no drift.
+_NO_DRIFT = ("runs", "one_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +141,11 @@ def compare_runs(
 ) -> Drift:
     """Hold two runs of one model to limits.
 
-    A limit is broken where a value lies beyond it and its probability by chance, corrected over
-    all rows of the measure (single-step max-T), is at most ``alpha``. A column without chance
-    levels is judged by its limit alone.
+    A limit is broken where a value lies beyond it, farther out than chance gives, and its
+    probability by chance, corrected over all rows of the measure (single-step max-T), is at most
+    ``alpha``. A column without chance levels is judged by its limit alone, and so are those whose
+    chance is not that of two runs that do not differ (`router_saturation`), and a value that has
+    no probability because every draw of chance repeats it.
 
     Args:
         lake: the lake to read.
@@ -148,30 +157,25 @@ def compare_runs(
         progress: told each measure that is done.
 
     Raises:
-        InputError: a limit that cannot be checked, runs that cannot be compared.
+        InputError: a limit that cannot be checked, runs that cannot be compared, values beyond a
+            limit of so few requests that chance could not give less than ``alpha``.
         UnknownRunError: no such run.
     """
     check_limits(limits)
     checks: list[DriftCheck] = []
-    notes: list[str] = []
+    notes = _other_settings(lake.run(against), lake.run(run_id))
     for name in dict.fromkeys(limit.measure for limit in limits):
         found = run_measure(lake, name, run_id=against, other_run_id=run_id, settings=settings)
         notes += [note for note in found.notes if note not in notes]
-        checks += [
-            _check(found.measure, found.frame, limit, alpha)
-            for limit in limits
-            if limit.measure == name
-        ]
+        checks += [_check(found, limit, alpha) for limit in limits if limit.measure == name]
         progress(name)
     return Drift(
         run_id, against, alpha, settings.draws, settings.level, tuple(checks), tuple(notes)
     )
 
 
-def _check(
-    measure: Measure, frame: pl.DataFrame, limit: DriftLimit, alpha: float | None
-) -> DriftCheck:
-    name = limit.column
+def _check(found: MeasureResult, limit: DriftLimit, alpha: float | None) -> DriftCheck:
+    measure, frame, name = found.measure, found.frame, limit.column
     value = pl.col(name).cast(pl.Float64)
     held = value.abs() if limit.absolute else value
     sides = []
@@ -187,10 +191,12 @@ def _check(
             "take the limit out of the job, or compare runs of the same requests.",
         )
     columns = {end: f"{name}_{end}" for end in _NUMBERS[1:-1] if f"{name}_{end}" in rows.columns}
-    unlikely = pl.lit(value=True)
-    if alpha is not None and "p_adjusted" in columns:
-        unlikely = pl.col(columns["p_adjusted"]) <= alpha
     beyond = pl.col("_beyond") > 0
+    unlikely = pl.lit(value=True)
+    if alpha is not None and "p_adjusted" in columns and measure.null in _NO_DRIFT:
+        unlikely = _is_unlikely(limit, alpha)
+        if rows.filter(beyond & pl.col(columns["p_adjusted"]).is_not_nan()).height:
+            _check_enough_requests(found.num_requests, alpha)
     rows = rows.with_columns(breach=beyond & unlikely)
     order = ["breach", "_beyond", *measure.key]
     rows = rows.sort(order, descending=[True, True, *[False] * len(measure.key)])
@@ -209,6 +215,43 @@ def _check(
         int(rows["breach"].sum()),
         tuple(_plain(row) for row in shown.iter_rows(named=True)),
     )
+
+
+def _check_enough_requests(counts: Sequence[int], alpha: float) -> None:
+    """See that n requests that change places can be as unlikely as ``alpha``: 2^(1 - n) at best."""
+    needed = 1 + math.ceil(-math.log2(alpha))
+    if min(counts) < needed:
+        raise InputError(
+            f"{min(counts)} requests cannot show that a change is no chance at alpha {alpha:g}",
+            f"capture {needed} or more, or set `alpha: null`, which judges by the limits alone.",
+        )
+
+
+def _other_settings(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """A note on what is not the same in two rows of `runs`, which may be why the runs differ."""
+    other = [
+        f"{name} ({earlier.get(name)}, {run.get(name)})" if name in _SHORT else name
+        for name in (*_SHORT, *_LONG)
+        if earlier.get(name) != run.get(name)
+    ]
+    return [f"the earlier run and this one differ in {', '.join(other)}."] if other else []
+
+
+def _is_unlikely(limit: DriftLimit, alpha: float) -> pl.Expr:
+    """Whether chance does not explain a ``value`` beyond the limit.
+
+    The probability has two sides: a value nearer than chance to the other run is unlikely, too.
+    """
+    p, chance = (
+        pl.col(f"{limit.column}_{end}").cast(pl.Float64).fill_nan(None)
+        for end in ("p_adjusted", "chance")
+    )
+    value = pl.col("value")
+    is_high = pl.lit(value=False)
+    if limit.high is not None:
+        is_high = value > (0.0 if limit.absolute else limit.high)
+    away = pl.when(is_high).then(value > chance).otherwise(value < chance)
+    return p.is_null() | ((p <= alpha) & away)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def assemble(
             f" position {positions[unseen[0]]}",
         )
     kept = np.flatnonzero(taken.seen)
-    rows = taken.rows if len(kept) == len(taken.seen) else taken.rows[kept]
+    rows = taken.of_places(kept)
     expected = np.concatenate([part[:-1] for part in tokens])[kept]
     seen = row_format.array(rows, "token_id")[:, 0]
     wrong = np.flatnonzero(seen != expected)

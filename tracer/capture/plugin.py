@@ -11,6 +11,7 @@ key: a graph compiled without the hook is never reused with it. Nothing that cha
 run to run stands there, or each run would compile anew.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -23,6 +24,8 @@ _LIVE_VARIABLES = "TRACER_LIVE"
 
 _registered = False
 
+_logger = logging.getLogger("vllm.moe_tracer")
+
 
 def register() -> None:
     """Make workers of a capturing engine attach when they load their model.
@@ -34,7 +37,11 @@ def register() -> None:
     if _registered:
         return
     _registered = True
-    from vllm.v1.worker.worker_base import WorkerBase
+    try:
+        from vllm.v1.worker.worker_base import WorkerBase
+    except ImportError as error:  # a capture says that no worker answers; all else runs on
+        _logger.warning("moe-tracer: this vLLM is not one that can be captured: %s", error)
+        return
 
     original_init = WorkerBase.__init__
 

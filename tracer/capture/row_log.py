@@ -29,7 +29,7 @@ _CHUNK_BYTES = 1 << 22
 class TakenRows:
     """Records of requests, dense: request after request, position after position.
 
-    rows: uint8 [n, row_bytes]; undefined where ``seen`` is False
+    rows: uint8 [n, row_bytes]; undefined where ``seen`` is False, or only those that were seen
     seen: bool [n], whether the position was forwarded at all
     starts: int64 [requests + 1], where each request begins
     """
@@ -37,6 +37,21 @@ class TakenRows:
     rows: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_]
     starts: npt.NDArray[np.int64]
+
+    def compact(self) -> "TakenRows":
+        """The same without memory for what was not seen."""
+        if len(self.rows) < len(self.seen) or self.seen.all():
+            return self
+        return TakenRows(self.rows[self.seen], self.seen, self.starts)
+
+    def of_places(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Records uint8 [m, row_bytes] at ``places`` int64 [m], all of them seen, ascending."""
+        if len(self.rows) == len(self.seen):
+            return self.rows if len(places) == len(self.seen) else self.rows[places]
+        if len(places) == len(self.rows):
+            return self.rows
+        numbers = np.cumsum(self.seen)[places] - 1
+        return np.asarray(self.rows[numbers])
 
 
 @dataclass(slots=True)

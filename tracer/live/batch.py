@@ -12,7 +12,12 @@ from tracer.capture.row_log import TakenRows
 from tracer.errors import CaptureMismatchError
 from tracer.store.shard_rows import ShardRows
 
-__all__ = ["LiveBatch", "LiveRequest", "assemble_sound"]
+__all__ = ["REQUEST_BYTES", "LiveBatch", "LiveRequest", "assemble_sound"]
+
+
+# Of a request's row of `requests`, about.
+REQUEST_BYTES = 1000
+_TOKEN_BYTES = 8  # a reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,11 @@ class LiveRequest:
     finished: FinishedRequest
     row: dict[str, Any]
     skipped: int
+
+    @property
+    def host_bytes(self) -> int:
+        """Memory of its tokens."""
+        return _TOKEN_BYTES * len(self.finished.token_ids)
 
 
 @dataclass(slots=True)
@@ -44,8 +54,10 @@ class LiveBatch:
 
     @property
     def host_bytes(self) -> int:
-        """Memory it holds."""
-        return self.rows.rows.nbytes + self.rows.seen.nbytes
+        """Memory it holds, about."""
+        rows = self.rows.rows.nbytes + self.rows.seen.nbytes
+        tokens = sum(request.host_bytes for request in self.requests)
+        return rows + tokens + REQUEST_BYTES * self.num_chosen
 
     @property
     def num_chosen(self) -> int:
@@ -97,6 +109,7 @@ def _assemble(
 
 
 def _subset(taken: TakenRows, parts: Sequence[np.ndarray[Any, Any]]) -> TakenRows:
-    rows = np.concatenate(parts)
+    places = np.concatenate(parts)
     starts = np.cumsum([0, *map(len, parts)])
-    return TakenRows(taken.rows[rows], taken.seen[rows], starts)
+    seen = taken.seen[places]
+    return TakenRows(taken.of_places(places[seen]), seen, starts)

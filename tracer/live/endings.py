@@ -9,8 +9,10 @@ the way that vLLM sends these things anyway, whatever the executor.
 Read from vLLM 0.26 to 0.33, run on 0.32.
 """
 
+import contextlib
 import functools
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tracer.capture.plugin import CONFIG_KEY, LIVE_KEY
@@ -20,6 +22,8 @@ __all__ = ["endings_of", "is_live", "mark_stop_texts", "tell_endings"]
 _ATTRIBUTE = "moe_tracer_endings"
 # No id of a request begins like this: vLLM refuses none, but makes them from `cmpl-` and the like.
 _MARK = "\x00moe-tracer-stopped/"
+
+_logger = logging.getLogger("vllm.moe_tracer")
 
 # (request id, finish reason, output tokens)
 Ending = tuple[str, str, list[int]]
@@ -48,39 +52,60 @@ def tell_endings(scheduler_class: Any) -> None:
 
     @functools.wraps(free)
     def free_request(scheduler: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_live(scheduler.vllm_config) and request.sampling_params is not None:
-            stopped = _state(scheduler)["stopped"].pop(request.request_id, None)
-            tokens = list(request.output_token_ids)
-            finished = request.get_finished_reason()  # `stop` is 0, so not to be asked for truth
-            reason = "abort" if finished is None else str(finished)
-            if stopped is not None:
-                reason, tokens = "stop", tokens[:stopped]
-            _state(scheduler)["ended"].append((request.request_id, reason, tokens))
+        with _serving_goes_on("how a request ended"):
+            if is_live(scheduler.vllm_config) and request.sampling_params is not None:
+                _note_ending(_state(scheduler), request)
         return free(scheduler, request, *args, **kwargs)
 
     @functools.wraps(schedule)
     def schedule_and_tell(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         output = schedule(scheduler, *args, **kwargs)
-        if is_live(scheduler.vllm_config):
-            state = _state(scheduler)
-            if state["ended"]:
-                setattr(output, _ATTRIBUTE, state["ended"])
-                state["ended"] = []
+        with _serving_goes_on("how requests ended"):
+            if is_live(scheduler.vllm_config) and (ended := _state(scheduler)["ended"]):
+                _state(scheduler)["ended"] = []
+                setattr(output, _ATTRIBUTE, ended)
         return output
 
     @functools.wraps(finish)
     def finish_requests(scheduler: Any, request_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_live(scheduler.vllm_config) and not isinstance(request_ids, str | None):
-            request_ids, stopped = _split(request_ids)
-            # Of requests that ended meanwhile nothing is remembered.
-            _state(scheduler)["stopped"] = {
-                name: count for name, count in stopped.items() if name in scheduler.requests
-            }
+        if not isinstance(request_ids, str | None):
+            request_ids = list(request_ids)
+            with _serving_goes_on("which requests a stop text ended"):
+                if is_live(scheduler.vllm_config):
+                    request_ids, stopped = _split(request_ids)
+                    # Of requests that ended meanwhile nothing is remembered.
+                    _state(scheduler)["stopped"] = {
+                        name: count for name, count in stopped.items() if name in scheduler.requests
+                    }
         return finish(scheduler, request_ids, *args, **kwargs)
 
     scheduler_class._free_request = free_request  # noqa: SLF001
     scheduler_class.schedule = schedule_and_tell
     scheduler_class.finish_requests = finish_requests
+
+
+@contextlib.contextmanager
+def _serving_goes_on(what: str) -> Iterator[None]:
+    """Log what goes wrong once; the worker drops requests of which it is told no ending."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it would end the engine
+        _log_once(f"moe-tracer: this vLLM does not tell {what}: {error!r}"[:500])
+
+
+@functools.lru_cache(maxsize=64)
+def _log_once(words: str) -> None:
+    _logger.error(words)
+
+
+def _note_ending(state: dict[str, Any], request: Any) -> None:
+    stopped = state["stopped"].pop(request.request_id, None)
+    tokens = list(request.output_token_ids)
+    finished = request.get_finished_reason()  # `stop` is 0, so not to be asked for truth
+    reason = "abort" if finished is None else str(finished)
+    if stopped is not None:
+        reason, tokens = "stop", tokens[:stopped]
+    state["ended"].append((request.request_id, reason, tokens))
 
 
 def _state(scheduler: Any) -> dict[str, Any]:
@@ -113,18 +138,22 @@ def mark_stop_texts(processor_class: Any) -> None:
 
     @functools.wraps(process)
     def process_outputs(processor: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        states = {
-            output.request_id: state
-            for output in outputs
-            if (state := processor.request_states.get(output.request_id)) is not None
-        }
+        states: dict[str, Any] = {}
+        with _serving_goes_on("which requests a stop text ended"):
+            states = {
+                output.request_id: state
+                for output in outputs
+                if (state := processor.request_states.get(output.request_id)) is not None
+            }
         done = process(processor, outputs, *args, **kwargs)
-        if done.reqs_to_abort:
-            done.reqs_to_abort.extend(
-                f"{_MARK}{states[name].detokenizer.num_output_tokens()}/{name}"
-                for name in tuple(done.reqs_to_abort)
-                if name in states and states[name].detokenizer is not None
-            )
+        with _serving_goes_on("which requests a stop text ended"):
+            if done.reqs_to_abort:
+                marks = [
+                    f"{_MARK}{states[name].detokenizer.num_output_tokens()}/{name}"
+                    for name in done.reqs_to_abort
+                    if name in states and states[name].detokenizer is not None
+                ]
+                done.reqs_to_abort.extend(marks)
         return done
 
     processor_class.process_outputs = process_outputs

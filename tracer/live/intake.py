@@ -34,7 +34,7 @@ class Intake:
     Args:
         chooser: decides.
         receiver: gets what was recorded.
-        drop: told of chosen requests that are not recorded: the reason, and how many.
+        drop: told of chosen requests that do not begin: the reason, and how many.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Intake:
         self._receiver = receiver
         self._drop = drop
         self._open: dict[str, None] = {}
+        # All that the engine runs or has preempted: the V2 runner meets those again.
+        self._met: set[str] = set()
         self.recording = True
 
     def begin(self, scheduler_output: Any) -> bool:
@@ -51,19 +53,19 @@ class Intake:
         for request_id, reason, tokens in endings_of(scheduler_output):
             if self._open.pop(request_id, self) is None:
                 self._receiver.put(Ended(request_id, reason, tokens), 0)
+        self._met.difference_update(scheduler_output.finished_req_ids)
         # A request that vanished without an ending: of a scheduler that is not vLLM's own.
         gone = [name for name in scheduler_output.finished_req_ids if name in self._open]
         if gone:
-            self._lose(gone)
-            self._drop("no_ending", len(gone))
+            self._lose(gone, "no_ending")
         for request in scheduler_output.scheduled_new_reqs:
             self._meet(request)
         return not self._open.keys().isdisjoint(scheduler_output.num_scheduled_tokens)
 
     def _meet(self, request: Any) -> None:
-        # The V2 runner meets a preempted request again.
-        if request.sampling_params is None or request.req_id in self._open:
+        if request.sampling_params is None or request.req_id in self._met:
             return
+        self._met.add(request.req_id)
         if not self.recording:
             self._chooser.counts.seen += 1
             self._chooser.counts.leave_out("stopped")
@@ -87,8 +89,7 @@ class Intake:
         """Take the rows of a step that ran; without a slot there was no room for them."""
         if slot is None:
             mine = [name for name in request_ids if name in self._open]
-            self._lose(mine)
-            self._drop("queue_full", len(mine))
+            self._lose(mine, "queue_full")
             return
         message = Forwarded(request_ids, row_counts, slot, skipped_tokens(scheduled))
         self._receiver.put(message, sum(row_counts))
@@ -104,15 +105,14 @@ class Intake:
 
     def fail(self) -> None:
         """Give up after an error of the engine's thread: what is open is lost."""
-        lost = list(self._open)
-        self._lose(lost)
-        self._drop("error", len(lost))
+        self._lose(list(self._open), "error")
         self.give_up()
 
-    def _lose(self, request_ids: list[str]) -> None:
+    def _lose(self, request_ids: list[str], reason: str) -> None:
+        """The receiver counts them: it may just have given up some of them itself."""
         for name in request_ids:
             self._open.pop(name, None)
-        self._receiver.put(Lost(request_ids), 0)
+        self._receiver.put(Lost(request_ids, reason), 0)
 
 
 def watch_traffic(

@@ -46,9 +46,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Requests of which a row could not be taken; none of their rows is kept."""
+    """Requests of which a row could not be taken; none of their rows is kept.
+
+    reason: under which those that were open are counted
+    """
 
     request_ids: Sequence[str]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

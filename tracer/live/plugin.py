@@ -38,10 +38,36 @@ def register_live() -> None:
     config = load_config(os.environ)
     if config is None:
         return
-    from vllm.engine.arg_utils import EngineArgs
+    global _unknown  # noqa: PLW0603
+    _unknown = None
+    try:
+        _hook_endings()
+    except (ImportError, AttributeError) as error:
+        _unknown = f"this vLLM is not one that live capture knows: {error}"
+    try:
+        _hook_arguments()
+    except (ImportError, AttributeError) as error:
+        _logger.error("moe-tracer: nothing will be recorded: %s", error)  # noqa: TRY400
+    os.environ.setdefault(_WORKER_VARIABLE, str(int(STOP_SECONDS) - 5))
+    register_metrics(config.control_folder)
+
+
+# Why nothing can be recorded with this vLLM, if so.
+_unknown: str | None = None
+
+
+def _hook_endings() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine import utils
     from vllm.v1.engine.output_processor import OutputProcessor
+
+    tell_endings(Scheduler)
+    mark_stop_texts(OutputProcessor)
+    _give_time_to_stop(utils)
+
+
+def _hook_arguments() -> None:
+    from vllm.engine.arg_utils import EngineArgs
 
     create = EngineArgs.create_engine_config
 
@@ -51,11 +77,6 @@ def register_live() -> None:
         return create(arguments, *args, **kwargs)
 
     EngineArgs.create_engine_config = create_engine_config
-    os.environ.setdefault(_WORKER_VARIABLE, str(int(STOP_SECONDS) - 5))
-    tell_endings(Scheduler)
-    mark_stop_texts(OutputProcessor)
-    _give_time_to_stop(utils)
-    register_metrics(config.control_folder)
 
 
 def _ask_for_capture(arguments: Any) -> None:
@@ -65,18 +86,24 @@ def _ask_for_capture(arguments: Any) -> None:
         return
     options: dict[str, Any] = {**RecordOptions().to_dict(), LIVE_KEY: True}
     try:
-        refuse_data_parallelism(arguments)
-        refuse_unproved_layout(arguments)
-        if arguments.pipeline_parallel_size > 1:
-            raise UnsupportedModelError(
-                "live capture writes from one worker, and pipeline parallelism spreads the layers"
-                " over several",
-                "use tensor parallelism, or capture offline.",
-            )
-    except TracerError as error:
-        options["refusal"] = str(error)
-        _logger.error("moe-tracer: nothing will be recorded: %s", error)  # noqa: TRY400
+        _refuse_unrecordable(arguments)
+    except Exception as error:  # noqa: BLE001 - serving goes on
+        options["refusal"] = str(error) if isinstance(error, TracerError) else repr(error)
+        _logger.error("moe-tracer: nothing will be recorded: %s", options["refusal"])  # noqa: TRY400
     arguments.additional_config = {**extra, CONFIG_KEY: options}
+
+
+def _refuse_unrecordable(arguments: Any) -> None:
+    if _unknown is not None:
+        raise UnsupportedModelError(_unknown, "use a vLLM from 0.26 to 0.33.")
+    refuse_data_parallelism(arguments)
+    refuse_unproved_layout(arguments)
+    if arguments.pipeline_parallel_size > 1:
+        raise UnsupportedModelError(
+            "live capture writes from one worker, and pipeline parallelism spreads the layers"
+            " over several",
+            "use tensor parallelism, or capture offline.",
+        )
 
 
 def _give_time_to_stop(utils: Any) -> None:

@@ -18,7 +18,7 @@ from tracer.capture.finished import FinishedRequest
 from tracer.capture.inbox import Inbox
 from tracer.capture.row_format import RowFormat
 from tracer.capture.row_log import NOBODY, RowLog, TakenRows
-from tracer.live.batch import LiveBatch, LiveRequest
+from tracer.live.batch import REQUEST_BYTES, LiveBatch, LiveRequest
 from tracer.live.messages import Ended, Forwarded, Lost, Opened, Tick
 from tracer.live.threads import free_thread
 from tracer.store.run_writer import SHARD_CHOICES
@@ -28,6 +28,8 @@ __all__ = ["BatchSink", "Recorder"]
 # Share of the memory beyond which no request begins, so that those that run can end.
 _ROOM = 0.75
 _CUT_SHORT = ("abort", "error")
+# Rows that nobody wants are removed at once if they are this part of all; else with the next batch.
+_WORTH = 8
 
 
 class BatchSink(Protocol):
@@ -104,8 +106,11 @@ class Recorder:
         self._numbers = 0
         self._finished: list[tuple[int, LiveRequest]] = []
         self._finished_rows = 0
+        self._other_bytes = 0  # of finished and aborted requests, beside their rows
         self._aborted: list[dict[str, Any]] = []
         self._unwanted: list[int] = []  # numbers whose rows are to be forgotten
+        self._unwanted_rows = 0
+        self._held = 0  # requests that were opened, and are neither dropped nor passed on
         self._period = ""
         self._sealed_from = 0.0
         self._broken = False
@@ -125,8 +130,9 @@ class Recorder:
 
     @property
     def host_bytes(self) -> int:
-        """Bytes of rows that are held or queued."""
-        return self._log.num_rows * self._row_bytes + self._sink.queued_bytes
+        """Bytes of requests that are held or queued."""
+        held = self._log.num_rows * self._row_bytes + self._other_bytes
+        return held + self._sink.queued_bytes
 
     def close(self) -> None:
         """Seal what is finished, give up what is open, end the thread."""
@@ -146,8 +152,7 @@ class Recorder:
                 if isinstance(item, Forwarded):
                     item.slot.release()
                 running = running and not (isinstance(item, Tick) and item.close)
-            if self._unwanted and not self._broken:
-                self._take([])
+            self._attempt(None)
             self._inbox.done(len(items))
 
     def _attempt(self, item: Any) -> None:
@@ -156,14 +161,17 @@ class Recorder:
             self._drop("error", int(isinstance(item, Opened)))
             return
         try:
+            self._held += isinstance(item, Opened)
             self._handle(item)
         except Exception as error:  # noqa: BLE001 - serving goes on
             self._broken = True
-            self._drop("error", len(self._open) + len(self._finished) + len(self._aborted))
+            self._drop("error", self._held)
             self._failed(error)
 
     def _handle(self, item: Any) -> None:
         match item:
+            case None:
+                self._forget_rows()
             case Forwarded():
                 self._append(item)
             case Opened():
@@ -173,7 +181,7 @@ class Recorder:
             case Ended():
                 self._end(item)
             case Lost():
-                self._give_up(item.request_ids)
+                self._give_up(item.request_ids, item.reason)
             case Tick():
                 self._look_at_the_clock(item)
 
@@ -187,12 +195,14 @@ class Recorder:
             if one is not None:
                 one.rows += count
                 wanted_rows += count
-        if self.host_bytes + wanted_rows * self._row_bytes > self._limit:
+        num_bytes = wanted_rows * self._row_bytes
+        if self._unwanted and self.host_bytes + num_bytes > self._limit:
+            self._take([])
+        if self.host_bytes + num_bytes > self._limit:
             mine = [one.opened.request_id for one in known_ones if one is not None]
-            self._give_up(mine)
+            self._give_up(mine, "queue_full")
             for name in mine:
                 self._forget(name)
-            self._drop("queue_full", len(mine))
             return
         numbers = np.array(
             [NOBODY if one is None else one.number for one in known_ones], dtype=np.int32
@@ -204,10 +214,22 @@ class Recorder:
             rows, owners = rows[wanted], owners[wanted]
         self._log.append(rows, owners)
 
-    def _give_up(self, request_ids: Sequence[str]) -> None:
+    def _give_up(self, request_ids: Sequence[str], reason: str) -> None:
+        """Drop those of them that are open, so that each is counted once."""
         for name in request_ids:
             if (known := self._open.pop(name, None)) is not None:
-                self._unwanted.append(known.number)
+                self._mark_unwanted(known)
+                self._held -= 1
+                self._drop(reason, 1)
+
+    def _mark_unwanted(self, known: _Open) -> None:
+        self._unwanted.append(known.number)
+        self._unwanted_rows += known.rows
+
+    def _forget_rows(self) -> None:
+        """Free what nobody wants, once it is worth a copy of all other rows."""
+        if self._unwanted and self._unwanted_rows * _WORTH >= self._log.num_rows:
+            self._take([])
 
     def _end(self, ended: Ended) -> None:
         known = self._open.pop(ended.request_id, None)
@@ -216,7 +238,7 @@ class Recorder:
         self._turn_to(self._clock())
         row = self._row(known.opened, ended)
         if ended.finish_reason in _CUT_SHORT or not ended.output_token_ids:
-            self._unwanted.append(known.number)
+            self._mark_unwanted(known)
             self._aborted.append({**row, "status": "aborted", "cached_prefix_tokens": 0})
         else:
             prompt = known.opened.prompt_token_ids
@@ -230,9 +252,13 @@ class Recorder:
             request = LiveRequest(finished, {**row, "status": "complete"}, known.skipped)
             self._finished.append((known.number, request))
             self._finished_rows += known.rows
+            self._other_bytes += request.host_bytes
+        self._other_bytes += REQUEST_BYTES
+        # Sealing takes as much again for the tokens: those from the prefix cache have no row.
+        num_bytes = self._finished_rows * self._row_bytes + 2 * self._other_bytes
         if (
             self._finished_rows * self._choices_per_row >= SHARD_CHOICES
-            or self._finished_rows * self._row_bytes > self._limit / 4
+            or num_bytes > self._limit / 4
         ):
             self._seal()
 
@@ -258,14 +284,13 @@ class Recorder:
     def _look_at_the_clock(self, tick: Tick) -> None:
         now = self._clock()
         if tick.close:
-            lost = list(self._open)
-            self._give_up(lost)
-            self._drop("stopped", len(lost))
+            self._give_up(list(self._open), "stopped")
             self._seal()
             return
         self._turn_to(now)
         waiting = bool(self._finished or self._aborted)
-        if waiting and now - self._sealed_from >= self._seal_seconds:
+        # A clock that was set back must not make them wait for its return.
+        if waiting and not 0 <= now - self._sealed_from < self._seal_seconds:
             self._seal()
 
     def _turn_to(self, now: float) -> None:
@@ -283,13 +308,16 @@ class Recorder:
         finished, self._finished, self._finished_rows = self._finished, [], 0
         aborted, self._aborted = self._aborted, []
         rows = self._take(finished)
-        self._sink.put(LiveBatch(self._period, [one for _, one in finished], rows, aborted))
+        batch = LiveBatch(self._period, [one for _, one in finished], rows, aborted)
+        self._held -= batch.num_chosen
+        self._sink.put(batch)
+        self._other_bytes = 0
 
     def _take(self, finished: Sequence[tuple[int, LiveRequest]]) -> TakenRows:
         """The rows of finished requests; those of unwanted ones are forgotten on the way."""
-        unwanted, self._unwanted = self._unwanted, []
+        unwanted, self._unwanted, self._unwanted_rows = self._unwanted, [], 0
         numbers = [number for number, _ in finished]
         lengths = [one.finished.num_forwarded for _, one in finished]
         taken = self._log.take([*numbers, *unwanted], [*lengths, *([0] * len(unwanted))])
         self._free += [*numbers, *unwanted]
-        return TakenRows(taken.rows, taken.seen, taken.starts[: len(finished) + 1])
+        return TakenRows(taken.rows, taken.seen, taken.starts[: len(finished) + 1]).compact()

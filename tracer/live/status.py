@@ -253,7 +253,7 @@ class ControlReader:
                 "run `tracer live` as the user of the server.",
             )
         try:
-            return _control(json.loads(_bounded(self._path)))
+            return _control(json.loads(_bounded(self._path, about)))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._path} is no command: {first_line(error)}") from error
 
@@ -269,8 +269,20 @@ def _control(raw: Any) -> Control:
     raise ValueError("not {control_id, recording, rate}")
 
 
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _bounded(path: Path, checked: os.stat_result | None = None) -> bytes:
+    """All of a regular file, of the one that was checked; never waits, as for a pipe.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is another file, none at all, or too long.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags | (os.O_NOFOLLOW if checked else 0)), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("not a file")
+        if checked is not None and not os.path.samestat(about, checked):
+            raise ValueError("replaced meanwhile")
         raw = file.read(_MOST_BYTES + 1)
     if len(raw) > _MOST_BYTES:
         raise ValueError(f"longer than {_MOST_BYTES} bytes")

@@ -4,6 +4,7 @@ numba compiles under the interpreter's lock, for seconds, which would hold up th
 beside it. Where its cache holds the machine code already, this takes a moment.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,11 @@ def warm_up(
     made, _, errors = assemble_sound([LiveRequest(finished, {}, 0)], taken, row_format, layer_ids)
     if made is None:
         raise errors[0]
-    with tempfile.TemporaryDirectory(prefix="moe-tracer-") as folder:
+    # Without room for it the first shard compiles; the lake may be on another disk.
+    with (
+        contextlib.suppress(OSError),
+        tempfile.TemporaryDirectory(prefix="moe-tracer-") as folder,
+    ):
         storage = LocalStorage(Path(folder))
         storage.prepare()
         ShardWriter(storage, "warm", num_experts, precision).write("warm", made)

@@ -87,6 +87,7 @@ class LiveCapture:
         self._writer: LakeWriter | None = None
         self._stop_watching: Callable[[], None] | None = None
         self._over = False  # nothing will be recorded any more
+        self._unwritten: str | None = None  # why the last status could not be written
         self._ending = threading.Event()
         self._cores = cores_of_this_thread()
         self._keeper = free_thread(self._keep, "tracer-live-status", self._cores)
@@ -95,7 +96,7 @@ class LiveCapture:
         """Attach and start recording; a refusal is logged and stands in the status."""
         try:
             if int(self._worker.rank) % int(self._worker.parallel_config.tensor_parallel_size):
-                join_peers(self._worker.model_runner.get_model(), self._worker.vllm_config)
+                self._join()
                 return
             self._start()
             _logger.info("moe-tracer: recording into %s", self._config.lake)
@@ -103,6 +104,18 @@ class LiveCapture:
             self._refuse(error)
         self._write_status()
         self._keeper.start()
+
+    def _join(self) -> None:
+        """Take part in what the first rank gathers; the status is its own.
+
+        Where that one was refused it gathers nothing, and a peer that did would wait for ever.
+        """
+        if self._options.get("refusal"):
+            return
+        try:
+            join_peers(self._worker.model_runner.get_model(), self._worker.vllm_config)
+        except Exception as error:  # noqa: BLE001 - serving goes on
+            _logger.error("moe-tracer: rank %s: %s", self._worker.rank, error)  # noqa: TRY400
 
     def _start(self) -> None:
         if refusal := self._options.get("refusal"):
@@ -216,10 +229,13 @@ class LiveCapture:
     def _keep(self) -> None:
         """Once a second: obey commands, wake the recorder, write the status."""
         while not self._ending.wait(_TICK_SECONDS):
-            self._obey()
-            if self._recorder is not None:
-                self._recorder.put(Tick())
-            self._write_status()
+            try:
+                self._obey()
+                if self._recorder is not None:
+                    self._recorder.put(Tick())
+                self._write_status()
+            except Exception as error:  # noqa: BLE001 - without ticks nothing would be sealed
+                self._counts.last_error = f"{type(error).__name__}: {first_line(error)}"[:500]
 
     def _obey(self) -> None:
         try:
@@ -242,7 +258,11 @@ class LiveCapture:
         try:
             write_status(self._config.control_folder, self._counts)
         except (TracerError, OSError, RuntimeError) as error:  # a full disk; counts being changed
-            self._counts.last_error = first_line(error)
+            self._unwritten = self._counts.last_error = first_line(error)
+        else:  # it is over; another error that came meanwhile stays
+            if self._unwritten is not None and self._counts.last_error == self._unwritten:
+                self._counts.last_error = None
+            self._unwritten = None
 
     def end(self) -> None:
         """Seal and commit what is finished, close the run; once, within ``STOP_SECONDS``."""

@@ -87,6 +87,7 @@ class LakeWriter:
         self._closing = threading.Event()
         self._kept_at = 0.0
         self._left = False
+        self._failing: dict[str, str | None] = {}
         self._thread = free_thread(self._run, "tracer-live-lake", cores)
 
     def start(self) -> None:
@@ -139,12 +140,20 @@ class LakeWriter:
                 self._attempt(self._tidy)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
+        name = getattr(work, "__name__", "")
         try:
             work()
         except Exception as error:  # noqa: BLE001 - tried again later
             self._note(error)
+            self._failing[name] = self._counts.last_error
             return False
+        self._is_over(self._failing.pop(name, None))
         return True
+
+    def _is_over(self, noted: str | None) -> None:
+        """What failed works again: the status says so, unless it tells of something else by now."""
+        if noted is not None and self._counts.last_error == noted:
+            self._counts.last_error = None
 
     def _note(self, error: BaseException) -> None:
         self._counts.last_error = f"{type(error).__name__}: {first_line(error)}"[:500]
@@ -167,8 +176,8 @@ class LakeWriter:
                 self._note(error)
                 tries, reason = tries + 1, "error"
             else:
-                if noted is not None and self._counts.last_error == noted:
-                    self._counts.last_error = None  # it is over
+                self._is_over(noted)
+                self._is_over(self._failing.pop(self._look_back.__name__, None))
                 return
             noted = self._counts.last_error
             if tries >= _TRIES or self._closing.is_set():

@@ -153,14 +153,19 @@ def finish_share(
         request_ids: of the whole run.
 
     Raises:
-        LakeBusyError: another process writes this share.
+        LakeBusyError: another process writes this share, or the whole run.
         InputError: the run is split into another number of shares.
     """
     run_id = row["run_id"]
-    check_split(lake.storage, run_id, share.count)
-    with holding_share(lake.storage, run_id, share) as lock:
-        if not lake.request_status(run_id).keys() >= set(mine):
-            return False
+    with ExitStack() as stack:
+        # As who begins one: files of whoever writes the whole run may be those of this share.
+        with in_turn(lake.storage, run_id):
+            check_split(lake.storage, run_id, share.count)
+            lock = stack.enter_context(holding_share(lake.storage, run_id, share))
+            if not lake.request_status(run_id).keys() >= set(mine):
+                return False
+            if lake.run(run_id)["status"] != "complete":
+                note_split(lake.storage, run_id, share.count)
         recover(lake, run_id, lock, share.index)
         _complete_if_whole(lake, row, request_ids)
         return True

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tracer.capture.known_settings import differs
-from tracer.errors import InputError, LakeBusyError, NotALakeError, TracerError, UnknownRunError
+from tracer.errors import InputError, NotALakeError, TracerError, UnknownRunError
 from tracer.store.lake import Lake
-from tracer.store.lake_location import open_storage
 from tracer.workflow.capture import capture_dataset
 from tracer.workflow.job_combination import (
     Combination,
@@ -27,6 +26,7 @@ from tracer.workflow.job_combination import (
     name_run,
 )
 from tracer.workflow.job_file import JobFile
+from tracer.workflow.job_lock import hold, hold_combination
 from tracer.workflow.job_of_run import JobRun
 from tracer.workflow.job_records import Record, Records, finished
 from tracer.workflow.job_retention import remove_old_runs
@@ -37,7 +37,6 @@ __all__ = [
     "CombinationResult",
     "accept_run",
     "capture_run",
-    "hold_combination",
     "judge_run",
     "look_at_run",
     "run_combination",
@@ -151,6 +150,9 @@ def capture_run(
         TracerError: of any kind a capture raises.
     """
     stored = stored_run(target, named)
+    # Before the capture, too, so that a run that never ends is known as the job's and expires.
+    with contextlib.suppress(NotALakeError):
+        _remember(Lake.open(target), combination, named.run_id)
     if stored is None or stored["status"] != "complete":
         captured = capture_dataset(
             named.request,
@@ -162,12 +164,15 @@ def capture_run(
         found = {"status": "done" if stored is None else "resumed", **captured}
     else:
         found = {"status": "skipped", "run_id": named.run_id}
-    lake = Lake.open(target)
-    records = Records(lake, combination.job)
-    if records.of(named.run_id) is None:
-        names = combination.model, combination.dataset
-        records.save(Record(named.run_id, *names, combination.period))
+    _remember(Lake.open(target), combination, named.run_id)
     return found
+
+
+def _remember(lake: Lake, combination: Combination, run_id: str) -> None:
+    records = Records(lake, combination.job)
+    if records.of(run_id) is None:
+        names = combination.model, combination.dataset
+        records.save(Record(run_id, *names, combination.period))
 
 
 def stored_run(target: Path | str, named: NamedRun) -> dict[str, Any] | None:
@@ -232,40 +237,25 @@ def accept_run(job: JobFile, run_id: str, lake_path: Path | str | None = None) -
 
     Raises:
         UnknownRunError: no such run.
-        InputError: the run is not of this job, or not complete.
+        InputError: the run is not of this job, or not complete, or the job is at work on it.
     """
     lake = Lake.open(lake_path or job.lake)
     row = lake.run(run_id)
     records = Records(lake, str(job.name))
-    record = records.of(run_id)
-    if record is None or not record.finished_at or record.finished_at != finished(row):
-        raise InputError(
-            f"job {job.name!r} has not looked at run {run_id!r}",
-            "`tracer job run` does; then it can be accepted.",
-        )
-    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record.steps["accepted"] = {"state": {"at": when}, "result": {}}
-    record.good = True
-    records.save(record)
-
-
-def hold_combination(
-    target: Path | str, combination: Combination, stack: contextlib.ExitStack
-) -> None:
-    """Hold the lock of a combination of this job until ``stack`` or the process ends.
-
-    Raises:
-        InputError: another start of the job has it.
-    """
-    name = f"{combination.job}.{combination.model}.{combination.dataset}"
-    lock = open_storage(target).locked(f"_tracer/locks/{name}.job-lock", name)
-    try:
-        stack.enter_context(lock)
-    except LakeBusyError as error:
-        raise InputError(
-            f"job {combination.job!r} is at work on {combination.title} already",
-            "wait for it; started again it does only what is left.",
-        ) from error
+    with contextlib.ExitStack() as stack:
+        if (known := records.of(run_id)) is not None:
+            # Or a step that ends at this moment would write a record without the word.
+            hold(lake_path or job.lake, (str(job.name), known.model, known.dataset), stack)
+        record = records.of(run_id)
+        if record is None or not record.finished_at or record.finished_at != finished(row):
+            raise InputError(
+                f"job {job.name!r} has not looked at run {run_id!r}",
+                "`tracer job run` does; then it can be accepted.",
+            )
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record.steps["accepted"] = {"state": {"at": when}, "result": {}}
+        record.good = True
+        records.save(record)
 
 
 def _fail(result: CombinationResult, message: str, hint: str | None, exit_code: int) -> None:

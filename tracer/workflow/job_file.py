@@ -4,6 +4,7 @@
 editors check a job file while it is written.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,7 +32,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class _Strict(BaseModel):
     """A misspelt key is an error, not a setting that is ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class CaptureOptions(_Strict):
@@ -168,7 +171,7 @@ class DriftStep(_Strict):
         if self.alpha is not None and (self.draws + 1) * self.alpha < 1 - 1e-9:
             raise ValueError(
                 f"{self.draws} draws cannot show a probability of {self.alpha:g}; at least"
-                f" {round(1 / self.alpha) - 1} can, or set alpha to null"
+                f" {math.ceil(1 / self.alpha - 1e-9) - 1} can, or set alpha to null"
             )
         return self
 

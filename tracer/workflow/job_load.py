@@ -12,6 +12,7 @@ from tracer.analysis.drift import check_limits
 from tracer.errors import InputError
 from tracer.store.lake_location import is_url
 from tracer.workflow.drift_limits import limits_of
+from tracer.workflow.job_combination import combinations
 from tracer.workflow.job_file import DatasetEntry, JobFile, ModelEntry
 
 __all__ = ["load_job"]
@@ -30,7 +31,7 @@ def load_job(path: Path) -> JobFile:
         InputError: it cannot be read, is not YAML, or says something a job does not know.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)  # noqa: S506 - a safe one
         job = _resolved(JobFile.model_validate(raw), path.absolute().parent, path.stem)
         _check_names(job)
         if job.drift is not None:
@@ -48,7 +49,23 @@ def load_job(path: Path) -> JobFile:
         raise InputError(f"{path}: {where}: {message}", f"keys: {keys}.") from error
     except InputError as error:
         raise InputError(f"{path}: {error}", error.hint) from error
+    except (ValueError, RecursionError) as error:  # of YAML's: no such date, too deep
+        raise InputError(f"{path} is not YAML: {error}") from error
     return job
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would take the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, since what `<<` merges is put beside a mapping's own keys later.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} is there twice", node.start_mark
+            )
+        return node
 
 
 def _told_first(error: ValidationError) -> Any:
@@ -129,6 +146,17 @@ def _check_names(job: JobFile) -> None:
         if output in outputs:
             raise InputError(f"{key}: {outputs[output]} writes the same file")
         outputs[output] = key
+    # "{model}-{dataset}" is one name for a-b with c and for a with b-c.
+    written: set[Path] = set()
+    for one in combinations(job):
+        for key, output in ((key, output) for output, key in outputs.items()):
+            file = one.output(output, f"{one.number}")
+            if file in written:
+                raise InputError(
+                    f"{key}: two runs would write the same file {file}",
+                    "put / between {model} and {dataset}, or {run_id} into it.",
+                )
+            written.add(file)
 
 
 def _check_words(

@@ -68,6 +68,14 @@ class Records:
                 found.append((row, record))
         return found
 
+    def lost(self, model: str, dataset: str) -> list[str]:
+        """Runs of the combination that `runs` has no more, or never had."""
+        there = {row["run_id"] for row in self._lake.runs()}
+        names = self._lake.storage.names(self._folder)
+        known = {name.rsplit("/", 1)[-1].removesuffix(".json") for name in names}
+        records = [self.of(run_id) for run_id in sorted(known - there)]
+        return [r.run_id for r in records if r and (r.model, r.dataset) == (model, dataset)]
+
     def last_good(self, model: str, dataset: str, before: Mapping[str, Any]) -> str | None:
         """The youngest good run of the combination that began before the run of this row."""
         place = (before["started_at"], before["run_id"])

@@ -3,7 +3,7 @@
 import datetime
 from typing import Any
 
-from tracer.errors import LakeBusyError
+from tracer.errors import LakeBusyError, UnknownRunError
 from tracer.store.delete import delete_run
 from tracer.store.lake import utc_now
 from tracer.store.removed_files import remove_expired
@@ -43,15 +43,20 @@ def expired_runs(run: JobRun, rules: Retention) -> list[str]:
 def remove_old_runs(run: JobRun, rules: Retention) -> dict[str, Any]:
     """Take the expired runs out of the lake, and files off the disk that left it long enough ago.
 
-    A run that another process is at stays, and goes the next time.
+    A run that another process is at stays, and goes the next time. A removal that was interrupted
+    is finished.
     """
     removed, busy = [], []
     num_bytes = 0
-    for run_id in expired_runs(run, rules):
+    lost = run.records.lost(run.combination.model, run.combination.dataset)
+    for run_id in [*lost, *expired_runs(run, rules)]:
         try:
             num_bytes += delete_run(run.lake, run_id, lambda _table: None)
         except LakeBusyError:
             busy.append(run_id)
+            continue
+        except UnknownRunError:  # nothing of it was left, or ever written
+            run.records.remove(run_id)
             continue
         run.records.remove(run_id)
         removed.append(run_id)

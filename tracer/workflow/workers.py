@@ -42,6 +42,7 @@ _STARTS = 3
 _LOOK_EVERY = 1.0
 # For tasks to end by themselves after Ctrl-C, before their processes are killed.
 _GRACE = 20.0
+_UNEXPECTED = 70
 
 
 def capture_with_workers(
@@ -133,6 +134,9 @@ def _capture_share(work: _Work, share: Share, board: Any) -> dict[str, Any]:
             )
     except TracerError as error:
         return {"error": {**describe_error(error), "host": host}}
+    except OSError as error:  # a full disk, say, in the words of the command line
+        told = InputError(f"{error.filename or 'system'}: {error.strerror or error}")
+        return {"error": {**describe_error(told), "host": host}}
     return {"summary": summary}
 
 
@@ -170,6 +174,9 @@ def _run(
 def _answer(ray: Any, task: Any) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = ray.get(task)
+    except ray.exceptions.RayTaskError as error:  # of the code, which Ray does not try again
+        told = TracerError(f"unexpected {type(error.cause).__name__}: {first_line(error.cause)}")
+        return {"error": {**describe_error(told), "exit_code": _UNEXPECTED, "host": ""}}
     except ray.exceptions.RayError as error:
         reason = f"its process died {_RESTARTS + 1} times: {first_line(error)}"
         return {"error": {**describe_error(EngineFailedError("in a worker", reason)), "host": ""}}
@@ -229,9 +236,11 @@ def _ray_running(ray: Any, gpus: float | None) -> Iterator[float]:
 
 
 def _start(ray: Any) -> None:
+    # Else Ray joins what a file in its temporary folder names, which may have ended long ago.
+    address = os.environ.get("RAY_ADDRESS") or "local"
     for left in reversed(range(_STARTS)):
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level="error")
         except Exception as error:
             ray.shutdown()
             if left and "timed out" in str(error):

@@ -47,11 +47,13 @@ class MeasureResult:
 
     frame: the measure's columns, behind each of its values those of chance and interval
     notes: what a reader of the numbers has to know about what they were made of
+    num_requests: of each run, with tokens in the scope
     """
 
     measure: Measure
     frame: pl.DataFrame
     notes: tuple[str, ...]
+    num_requests: tuple[int, ...]
 
 
 def run_measure(
@@ -103,6 +105,7 @@ def run_measure(
     if engine != "duckdb" and settings.draws:
         notes.append(f"{engine} takes the measure once, so there are no chance levels.")
         settings = replace(settings, draws=0)
+    counts: list[int] = []
     con = connect(lake, None if measure.compares else str(runs[0][1]["run_id"]))
     try:
         for prefix, run in runs:
@@ -117,6 +120,7 @@ def run_measure(
             keep = settings.draws > 0
             make_inputs(con, measure.reads, asked, prefix=prefix, keep=keep)
             notes += notes_on(con, asked, prefix)
+            counts.append(len(con.table(f"{prefix}scoped_requests")))
         if engine == "duckdb":
             frame = with_draws(
                 con,
@@ -134,4 +138,4 @@ def run_measure(
             frame = points_on(engine, lake, measure, bound, given, master=master)
     finally:
         con.close()
-    return MeasureResult(measure, frame, tuple(notes))
+    return MeasureResult(measure, frame, tuple(notes), tuple(counts))
