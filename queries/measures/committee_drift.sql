@@ -9,6 +9,7 @@
 --
 -- asks    Does the standing committee stay the same from one run to another?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 8 to 12, of two runs; the index is our choice
+-- parts   eci_of_runs
 -- reads   expert_usage, other_expert_usage, experts, model, scoped_requests,
 --         other_scoped_requests
 -- binds   $min_presence = 0.8: least share of domains that must list a candidate.
@@ -22,50 +23,8 @@
 -- null    one_model
 -- order   layer_id
 with rules as (
-    select case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth, top_k
+    select case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth
     from model
-),
-entries as (
-    select 1 as run, layer_id, domain, expert_id, num_choices, weight_sum
-    from expert_usage
-    union all
-    select 2 as run, layer_id, domain, expert_id, num_choices, weight_sum
-    from other_expert_usage
-),
-domains as (
-    select 1 as run, cast(count(distinct domain) as double) as num_domains
-    from scoped_requests
-    union all
-    select 2 as run, cast(count(distinct domain) as double) as num_domains
-    from other_scoped_requests
-),
-used as (
-    select
-        run,
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from entries
-    group by run, layer_id, domain, expert_id
-),
-sizes as (
-    select used.run, used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.run, used.layer_id, used.domain
-),
-contributions as (
-    select
-        used.run,
-        used.layer_id,
-        used.domain,
-        used.expert_id,
-        used.weight_sum / (cast(sizes.num_choices as double) / rules.top_k) as eci
-    from used
-    join sizes
-        on used.run = sizes.run and used.layer_id = sizes.layer_id and used.domain = sizes.domain
-    cross join rules
 ),
 ranked as (
     select

@@ -17,6 +17,7 @@
 --
 -- asks    How do committees, overlap and concentration change with depth?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 8 to 14, Table 5, Figures 4 and 5
+-- parts   domain_eci, domain_lists, committee_members, committee_shares, list_overlaps
 -- reads   expert_usage, experts, model, scoped_requests
 -- binds   $min_presence = 0.8: least share of domains that must list a candidate.
 --         $rank_cutoff = 0: how deep each domain's list goes; 0 takes the run's top-k.
@@ -36,172 +37,7 @@
 --         jaccard_mean, gini_listed
 -- null    experts
 -- order   layer_id
-with rules as (
-    select
-        num_experts,
-        top_k,
-        case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth
-    from model
-),
-domains as (
-    select count(distinct domain) as num_domains
-    from scoped_requests
-),
-used as (
-    select
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from expert_usage
-    group by layer_id, domain, expert_id
-),
-sizes as (
-    select used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.layer_id, used.domain
-),
-contributions as (
-    select
-        used.layer_id,
-        used.domain,
-        used.expert_id,
-        used.weight_sum / (cast(sizes.num_choices as double) / rules.top_k) as eci
-    from used
-    join sizes on used.layer_id = sizes.layer_id and used.domain = sizes.domain
-    cross join rules
-),
-ranked as (
-    select
-        contributions.layer_id,
-        contributions.domain,
-        contributions.expert_id,
-        contributions.eci,
-        row_number() over (
-            partition by contributions.layer_id, contributions.domain
-            order by contributions.eci desc, contributions.expert_id
-        ) as place
-    from contributions
-),
-sums as (
-    select
-        ranked.layer_id,
-        ranked.expert_id,
-        sum(ranked.eci) as eci_sum,
-        sum(case when ranked.place <= rules.depth then 1 else 0 end) as num_listed,
-        sum(case when ranked.place <= rules.depth then ranked.place else 0 end) as rank_sum,
-        sum(case when ranked.place <= rules.depth then ranked.place * ranked.place else 0 end)
-            as square_sum,
-        sum(case when ranked.place <= rules.depth then ranked.eci else 0 end) as listed_sum
-    from ranked
-    cross join rules
-    group by ranked.layer_id, ranked.expert_id
-),
-counts as (
-    select
-        experts.layer_id,
-        experts.expert_id,
-        domains.num_domains,
-        rules.depth + 1 as last_rank,
-        coalesce(sums.num_listed, 0) as num_listed,
-        coalesce(sums.rank_sum, 0) as rank_sum,
-        coalesce(sums.square_sum, 0) as square_sum,
-        coalesce(sums.eci_sum, 0) as eci_sum,
-        coalesce(sums.listed_sum, 0) as listed_sum
-    from experts
-    cross join domains
-    cross join rules
-    left join sums
-        on experts.layer_id = sums.layer_id and experts.expert_id = sums.expert_id
-),
-totals as (
-    select
-        layer_id,
-        expert_id,
-        num_domains,
-        num_listed,
-        eci_sum,
-        listed_sum,
-        cast(rank_sum + (num_domains - num_listed) * last_rank as double) as rank_sum,
-        cast(square_sum + (num_domains - num_listed) * last_rank * last_rank as double)
-            as square_sum
-    from counts
-),
-points as (
-    select
-        layer_id,
-        expert_id,
-        num_domains,
-        num_listed,
-        eci_sum,
-        listed_sum,
-        rank_sum / num_domains as rank_mean,
-        (num_domains * square_sum - rank_sum * rank_sum) / (num_domains * num_domains)
-            as rank_var
-    from totals
-),
-thresholds as (
-    select
-        points.layer_id,
-        least(
-            max(points.num_listed),
-            greatest(1, ceil(max(points.num_domains) * $min_presence - 1e-9))
-        ) as least_listed
-    from points
-    group by points.layer_id
-),
-candidates as (
-    select points.layer_id, points.expert_id, points.rank_mean, points.rank_var
-    from points
-    join thresholds on points.layer_id = thresholds.layer_id
-    where points.num_listed > 0 and points.num_listed >= thresholds.least_listed
-),
-compared as (
-    select
-        one.layer_id,
-        one.expert_id,
-        max(
-            case
-                when another.rank_mean <= one.rank_mean
-                    and another.rank_var <= one.rank_var
-                    and (another.rank_mean < one.rank_mean or another.rank_var < one.rank_var)
-                    then 1
-                else 0
-            end
-        ) as beaten
-    from candidates as one
-    join candidates as another on one.layer_id = another.layer_id
-    group by one.layer_id, one.expert_id
-),
-committees as (
-    select
-        points.layer_id,
-        sum(case when compared.beaten is null then 0 else 1 end) as num_candidates,
-        cast(sum(case when compared.beaten = 0 then 1 else 0 end) as double) as size,
-        sum(case when compared.beaten = 0 then points.rank_mean else 0 end) as rank_mean_sum,
-        sum(case when compared.beaten = 0 then points.rank_var else 0 end) as rank_var_sum,
-        sum(case when compared.beaten = 0 then points.listed_sum else 0 end) as member_sum,
-        sum(points.listed_sum) as listed_sum
-    from points
-    left join compared
-        on points.layer_id = compared.layer_id and points.expert_id = compared.expert_id
-    group by points.layer_id
-),
-shares as (
-    select
-        committees.layer_id,
-        committees.num_candidates,
-        committees.size,
-        committees.rank_mean_sum / nullif(committees.size, 0) as rank_mean,
-        committees.rank_var_sum / nullif(committees.size, 0) as rank_var,
-        case
-            when committees.listed_sum > 0 then committees.member_sum / committees.listed_sum
-            else 0
-        end as coverage
-    from committees
-),
-placed as (
+with placed as (
     select
         points.layer_id,
         points.eci_sum,
@@ -265,44 +101,10 @@ distances as (
     join domains_of_layers on domain_shares.layer_id = domains_of_layers.layer_id
     group by domain_shares.layer_id
 ),
-listed as (
-    select ranked.layer_id, ranked.domain, ranked.expert_id
-    from ranked
-    cross join rules
-    where ranked.place <= rules.depth
-),
-lists as (
-    select listed.layer_id, listed.domain, count(*) as size
-    from listed
-    group by listed.layer_id, listed.domain
-),
-shared as (
-    select
-        one.layer_id,
-        one.domain as domain_a,
-        another.domain as domain_b,
-        count(*) as num_shared
-    from listed as one
-    join listed as another
-        on one.layer_id = another.layer_id and one.expert_id = another.expert_id
-    where one.domain < another.domain
-    group by one.layer_id, one.domain, another.domain
-),
 jaccards as (
-    select
-        one.layer_id,
-        avg(
-            coalesce(shared.num_shared, 0)
-            / cast(one.size + another.size - coalesce(shared.num_shared, 0) as double)
-        ) as jaccard_mean
-    from lists as one
-    join lists as another on one.layer_id = another.layer_id
-    left join shared
-        on one.layer_id = shared.layer_id
-        and one.domain = shared.domain_a
-        and another.domain = shared.domain_b
-    where one.domain < another.domain
-    group by one.layer_id
+    select pairs.layer_id, avg(pairs.jaccard) as jaccard_mean
+    from pairs
+    group by pairs.layer_id
 ),
 numbers as (
     select distinct expert_id + 1 as number
@@ -364,25 +166,15 @@ last_places as (
 select
     depths.layer_id,
     depths.place / cast(last_places.place as double) as depth,
-    cast(shares.num_candidates as bigint) as num_candidates,
+    shares.num_candidates,
     cast(shares.size as bigint) as size,
     shares.rank_mean,
     shares.rank_var,
     shares.coverage,
-    shares.size / rules.depth as coverage_equal_weight,
-    shares.coverage / nullif(shares.size / rules.depth, 0) as coverage_lift,
-    case
-        when shares.size = 0 or shares.size >= rules.num_experts then 1
-        when 1 - shares.coverage >= 1e-12
-            then shares.coverage / shares.size
-                / ((1 - shares.coverage) / (rules.num_experts - shares.size))
-    end as influence_density,
-    case
-        when shares.size = 0 or shares.size >= rules.num_experts then 1
-        when 1 - shares.coverage < 1e-12 then 0
-        else (1 - shares.coverage) / (rules.num_experts - shares.size)
-            / nullif(shares.coverage / shares.size, 0)
-    end as inverse_density,
+    shares.coverage_equal_weight,
+    shares.coverage_lift,
+    shares.influence_density,
+    shares.inverse_density,
     distances.eci_distance,
     jaccards.jaccard_mean,
     chances.jaccard as jaccard_closed_form,

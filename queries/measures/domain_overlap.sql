@@ -7,6 +7,7 @@
 --
 -- asks    Do domains rely on the same experts?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 13; the closed form is ours
+-- parts   domain_eci, domain_lists, list_overlaps
 -- reads   expert_usage, experts, model, scoped_requests
 -- binds   $rank_cutoff = 0: how deep each domain's list goes; 0 takes the run's top-k.
 -- yields  layer_id, domain_a, domain_b, num_shared [experts], jaccard [shared over listed by any],
@@ -16,85 +17,7 @@
 -- jumps   jaccard
 -- null    experts
 -- order   layer_id, domain_a, domain_b
-with rules as (
-    select
-        num_experts,
-        top_k,
-        case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth
-    from model
-),
-used as (
-    select
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from expert_usage
-    group by layer_id, domain, expert_id
-),
-sizes as (
-    select used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.layer_id, used.domain
-),
-contributions as (
-    select
-        used.layer_id,
-        used.domain,
-        used.expert_id,
-        used.weight_sum / (cast(sizes.num_choices as double) / rules.top_k) as eci
-    from used
-    join sizes on used.layer_id = sizes.layer_id and used.domain = sizes.domain
-    cross join rules
-),
-ranked as (
-    select
-        contributions.layer_id,
-        contributions.domain,
-        contributions.expert_id,
-        contributions.eci,
-        row_number() over (
-            partition by contributions.layer_id, contributions.domain
-            order by contributions.eci desc, contributions.expert_id
-        ) as place
-    from contributions
-),
-listed as (
-    select ranked.layer_id, ranked.domain, ranked.expert_id
-    from ranked
-    cross join rules
-    where ranked.place <= rules.depth
-),
-lists as (
-    select listed.layer_id, listed.domain, count(*) as size
-    from listed
-    group by listed.layer_id, listed.domain
-),
-shared as (
-    select
-        one.layer_id,
-        one.domain as domain_a,
-        another.domain as domain_b,
-        count(*) as num_shared
-    from listed as one
-    join listed as another
-        on one.layer_id = another.layer_id and one.expert_id = another.expert_id
-    where one.domain < another.domain
-    group by one.layer_id, one.domain, another.domain
-),
-pairs as (
-    select
-        one.layer_id,
-        one.domain as domain_a,
-        another.domain as domain_b,
-        one.size as size_a,
-        another.size as size_b
-    from lists as one
-    join lists as another on one.layer_id = another.layer_id
-    where one.domain < another.domain
-),
-numbers as (
+with numbers as (
     select distinct expert_id + 1 as number
     from experts
 ),
@@ -165,14 +88,9 @@ select
     pairs.layer_id,
     pairs.domain_a,
     pairs.domain_b,
-    cast(coalesce(shared.num_shared, 0) as bigint) as num_shared,
-    coalesce(shared.num_shared, 0)
-        / cast(pairs.size_a + pairs.size_b - coalesce(shared.num_shared, 0) as double) as jaccard,
+    cast(pairs.num_shared as bigint) as num_shared,
+    pairs.jaccard,
     chances.jaccard as jaccard_closed_form
 from pairs
 join chances on pairs.size_a = chances.size_a and pairs.size_b = chances.size_b
-left join shared
-    on pairs.layer_id = shared.layer_id
-    and pairs.domain_a = shared.domain_a
-    and pairs.domain_b = shared.domain_b
 order by pairs.layer_id, pairs.domain_a, pairs.domain_b

@@ -6,6 +6,7 @@
 --
 -- asks    How strongly does each domain rely on each expert?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, restricted to the chosen experts
+-- parts   domain_eci
 -- reads   expert_usage, experts, model, scoped_requests
 -- binds   none
 -- yields  layer_id, domain, expert_id, num_choices [choices], eci [gate weight per token]
@@ -16,34 +17,18 @@
 with domains as (
     select distinct domain
     from scoped_requests
-),
-used as (
-    select
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from expert_usage
-    group by layer_id, domain, expert_id
-),
-sizes as (
-    select used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.layer_id, used.domain
 )
 select
     experts.layer_id,
     domains.domain,
     experts.expert_id,
-    cast(coalesce(used.num_choices, 0) as bigint) as num_choices,
-    coalesce(used.weight_sum, 0) / (cast(sizes.num_choices as double) / model.top_k) as eci
+    cast(coalesce(contributions.num_choices, 0) as bigint) as num_choices,
+    coalesce(contributions.eci, 0) as eci
 from experts
 cross join domains
-cross join model
 join sizes on experts.layer_id = sizes.layer_id and domains.domain = sizes.domain
-left join used
-    on experts.layer_id = used.layer_id
-    and domains.domain = used.domain
-    and experts.expert_id = used.expert_id
+left join contributions
+    on experts.layer_id = contributions.layer_id
+    and domains.domain = contributions.domain
+    and experts.expert_id = contributions.expert_id
 order by experts.layer_id, domains.domain, experts.expert_id

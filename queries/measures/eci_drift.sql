@@ -7,6 +7,7 @@
 --
 -- asks    Which experts gain or lose contribution from one run to another?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) Eq. 2, of two runs; the difference is our choice
+-- parts   eci_of_runs
 -- reads   expert_usage, other_expert_usage, experts, model, scoped_requests,
 --         other_scoped_requests
 -- binds   none
@@ -16,56 +17,19 @@
 -- values  eci_change
 -- null    runs
 -- order   layer_id, expert_id
-with entries as (
-    select 1 as run, layer_id, domain, expert_id, num_choices, weight_sum
-    from expert_usage
-    union all
-    select 2 as run, layer_id, domain, expert_id, num_choices, weight_sum
-    from other_expert_usage
-),
-used as (
-    select
-        run,
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from entries
-    group by run, layer_id, domain, expert_id
-),
-sizes as (
-    select used.run, used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.run, used.layer_id, used.domain
-),
-domains as (
-    select 1 as run, count(distinct domain) as num_domains
-    from scoped_requests
-    union all
-    select 2 as run, count(distinct domain) as num_domains
-    from other_scoped_requests
-),
-contributions as (
-    select
-        used.run,
-        used.layer_id,
-        used.expert_id,
-        sum(used.weight_sum / (cast(sizes.num_choices as double) / model.top_k)) as eci_sum
-    from used
-    join sizes
-        on used.run = sizes.run and used.layer_id = sizes.layer_id and used.domain = sizes.domain
-    cross join model
-    group by used.run, used.layer_id, used.expert_id
-),
-means as (
+with sums as (
     select
         contributions.run,
         contributions.layer_id,
         contributions.expert_id,
-        contributions.eci_sum / domains.num_domains as eci
+        sum(contributions.eci) as eci_sum
     from contributions
-    join domains on contributions.run = domains.run
+    group by contributions.run, contributions.layer_id, contributions.expert_id
+),
+means as (
+    select sums.run, sums.layer_id, sums.expert_id, sums.eci_sum / domains.num_domains as eci
+    from sums
+    join domains on sums.run = domains.run
 )
 select
     experts.layer_id,

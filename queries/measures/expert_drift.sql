@@ -6,6 +6,7 @@
 --
 -- asks    Which experts win or lose load from one checkpoint to another?
 -- source  SAME (arXiv 2602.01990), expert usage of the same inputs under successive checkpoints
+-- parts   loads_of_runs
 -- reads   expert_usage, other_expert_usage, experts
 -- binds   none
 -- yields  layer_id, expert_id, load [share of the layer's choices],
@@ -14,27 +15,7 @@
 -- values  load_change
 -- null    runs
 -- order   layer_id, expert_id
-with used as (
-    select layer_id, expert_id, cast(sum(num_choices) as double) as num_choices
-    from expert_usage
-    group by layer_id, expert_id
-),
-other_used as (
-    select layer_id, expert_id, cast(sum(num_choices) as double) as num_choices
-    from other_expert_usage
-    group by layer_id, expert_id
-),
-totals as (
-    select layer_id, sum(num_choices) as total
-    from used
-    group by layer_id
-),
-other_totals as (
-    select layer_id, sum(num_choices) as total
-    from other_used
-    group by layer_id
-),
-loads as (
+with loads as (
     select
         experts.layer_id,
         experts.expert_id,

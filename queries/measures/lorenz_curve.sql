@@ -16,6 +16,7 @@
 --
 -- asks    How unequally do the experts of a layer share its routing?
 -- source  COMMITTEEAUDIT (arXiv 2601.03425 v2) section 4.2 and Appendix E, Eq. 14 for listed
+-- parts   domain_eci, domain_lists
 -- reads   expert_usage, experts, model
 -- binds   $rank_cutoff = 0: how deep each domain's list goes; 0 takes the run's top-k.
 -- yields  layer_id, vector [loads, contributions or listed],
@@ -25,52 +26,7 @@
 -- values  share
 -- null    uniform
 -- order   layer_id, vector, num_least
-with rules as (
-    select
-        num_experts as all_experts,
-        top_k,
-        case when $rank_cutoff > 0 then $rank_cutoff else top_k end as depth
-    from model
-),
-used as (
-    select
-        layer_id,
-        domain,
-        expert_id,
-        sum(num_choices) as num_choices,
-        sum(weight_sum) as weight_sum
-    from expert_usage
-    group by layer_id, domain, expert_id
-),
-sizes as (
-    select used.layer_id, used.domain, sum(used.num_choices) as num_choices
-    from used
-    group by used.layer_id, used.domain
-),
-contributions as (
-    select
-        used.layer_id,
-        used.domain,
-        used.expert_id,
-        used.num_choices,
-        used.weight_sum / (cast(sizes.num_choices as double) / rules.top_k) as eci
-    from used
-    join sizes on used.layer_id = sizes.layer_id and used.domain = sizes.domain
-    cross join rules
-),
-ranked as (
-    select
-        contributions.layer_id,
-        contributions.expert_id,
-        contributions.num_choices,
-        contributions.eci,
-        row_number() over (
-            partition by contributions.layer_id, contributions.domain
-            order by contributions.eci desc, contributions.expert_id
-        ) as place
-    from contributions
-),
-sums as (
+with sums as (
     select
         ranked.layer_id,
         ranked.expert_id,
@@ -143,11 +99,11 @@ widths as (
         totals.layer_id,
         totals.vector,
         totals.total,
-        cast(rules.all_experts as double) as all_experts,
+        cast(rules.num_experts as double) as all_experts,
         case
-            when totals.vector = 'listed' and rules.depth < rules.all_experts
+            when totals.vector = 'listed' and rules.depth < rules.num_experts
                 then cast(rules.depth as double)
-            else cast(rules.all_experts as double)
+            else cast(rules.num_experts as double)
         end as width
     from totals
     cross join rules

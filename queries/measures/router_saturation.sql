@@ -10,6 +10,7 @@
 --
 -- asks    How much of the routing is already that of another checkpoint?
 -- source  OLMoE (arXiv 2409.02060) Eq. 5, there for k experts and for the first one
+-- parts   same_tokens
 -- reads   expert_choices, other_expert_choices, scoped_tokens, other_scoped_tokens, experts, model
 -- binds   none
 -- yields  layer_id, num_tokens [compared tokens], saturation [share of k],
@@ -20,21 +21,7 @@
 -- values  saturation, top_agreement
 -- null    pairs
 -- order   layer_id
-with places as (
-    select
-        one.request_id,
-        one.position,
-        min(
-            case
-                when one.token_id <> two.token_id and one.token_id >= 0 and two.token_id >= 0
-                    then one.position
-            end
-        ) over (partition by one.request_id) as first_difference
-    from scoped_tokens as one
-    join other_scoped_tokens as two
-        on one.request_id = two.request_id and one.position = two.position
-),
-met as (
+with met as (
     select
         one.request_id,
         one.position,

@@ -9,6 +9,7 @@
 --
 -- asks    How many tokens go to another expert than in the other checkpoint?
 -- source  StableMoE (arXiv 2204.08396), there against the last checkpoint
+-- parts   same_tokens
 -- reads   expert_choices, other_expert_choices, scoped_tokens, other_scoped_tokens, experts, model
 -- binds   none
 -- yields  layer_id, num_tokens [compared tokens], fluctuation [share of tokens],
@@ -18,21 +19,7 @@
 -- values  fluctuation, set_fluctuation
 -- null    pairs
 -- order   layer_id
-with places as (
-    select
-        one.request_id,
-        one.position,
-        min(
-            case
-                when one.token_id <> two.token_id and one.token_id >= 0 and two.token_id >= 0
-                    then one.position
-            end
-        ) over (partition by one.request_id) as first_difference
-    from scoped_tokens as one
-    join other_scoped_tokens as two
-        on one.request_id = two.request_id and one.position = two.position
-),
-pairs as (
+with pairs as (
     select
         one.request_id,
         one.position,

@@ -9,6 +9,7 @@
 -- asks    How far did the use of experts drift from one checkpoint to another?
 -- source  SAME (arXiv 2602.01990): usage of the first task's inputs under later checkpoints, and
 --         the entropy of routing; the distances are our choice
+-- parts   loads_of_runs
 -- reads   expert_usage, other_expert_usage, experts, scoped_requests, other_scoped_requests
 -- binds   none
 -- yields  layer_id, num_requests [requests], other_num_requests [requests],
@@ -19,27 +20,7 @@
 -- values  total_variation, divergence, entropy_change
 -- null    runs
 -- order   layer_id
-with used as (
-    select layer_id, expert_id, cast(sum(num_choices) as double) as num_choices
-    from expert_usage
-    group by layer_id, expert_id
-),
-other_used as (
-    select layer_id, expert_id, cast(sum(num_choices) as double) as num_choices
-    from other_expert_usage
-    group by layer_id, expert_id
-),
-totals as (
-    select layer_id, sum(num_choices) as total
-    from used
-    group by layer_id
-),
-other_totals as (
-    select layer_id, sum(num_choices) as total
-    from other_used
-    group by layer_id
-),
-loads as (
+with loads as (
     select
         experts.layer_id,
         coalesce(used.num_choices, 0) / totals.total as p,

@@ -280,7 +280,7 @@ def test_every_query_has_a_header(name):
     wanted = ["reads", "binds", "yields", "order"]
     if name.startswith("measures/"):
         wanted = ["asks", "reads", "binds", "yields", "key", "values", "null", "order"]
-    assert [w for w in words if w not in ("source", "jumps")] == wanted
+    assert [w for w in words if w not in ("source", "parts", "behind", "jumps")] == wanted
     body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     assert set(re.findall(r"\$\w+", body)) == set(re.findall(r"\$\w+", "\n".join(comments)))
     assert max(map(len, text.splitlines())) <= 100
@@ -291,6 +291,6 @@ def test_query_names_are_the_files_of_the_folder():
     grouped = defaultdict(list)
     for name in every_query():
         grouped[name.rpartition("/")[0]].append(name)
-    folders = {"audit", "inputs", "inputs/spark", "measures", "scope"}
+    folders = {"audit", "inputs", "inputs/spark", "measures", "parts", "scope"}
     folders |= {"verify", "views"}
     assert set(grouped) == {"", *folders}

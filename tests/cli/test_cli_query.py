@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracer.analysis.measures.catalogue import measure_named, measure_names
+from tracer.analysis.measures.engines import with_literals
+from tracer.analysis.measures.inputs import Asked, make_inputs
+from tracer.analysis.sql import connect
 from tracer.api import open_lake
 from tracer.cli.query import command
 from tracer.errors import InputError
+from tracer.store.lake import Lake
 
 # In `interchange`: three tokens of "a" choose 0 and 1, three of "b" 0 and 2, in layers 1 and 3.
 LOADS = [0.5, 0.25, 0.25, 0.0] * 2
@@ -253,3 +257,20 @@ def test_a_table_shows_interval_chance_and_p_in_few_columns(lake, tracer):
     assert [line.split()[1] for line in told[1:3]] == ["min_load", "max_load"]
     csv = tracer("query", "load_balance", "--draws", "3", "--format", "csv", "--lake", lake).stdout
     assert "load_cv_chance_low" in csv.splitlines()[0]
+
+
+def test_the_sql_can_be_pasted(lake, tracer):
+    """It needs no lake; where its relations are, it gives the rows that the command gives."""
+    words = ("committee", "--min-presence", "0.5", "--rank-cutoff", "1")
+    told = tracer("query", *words, "--sql", "--lake", "nowhere")
+    assert (told.exit_code, told.stderr) == (0, "")
+    opened = Lake.open(lake)
+    con = connect(opened)
+    make_inputs(con, measure_named("committee").reads, Asked(opened.run("one"), "all", {}))
+    rows = con.sql(told.stdout).pl().to_dicts()
+    assert rows == [
+        {key: row[key] for key in rows[0]} for row in query(tracer, *words, "--run", "one")
+    ]
+    assert tracer("query", "eci_drift", "--sql").stdout == with_literals(
+        measure_named("eci_drift").sql, {}
+    )

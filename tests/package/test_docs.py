@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import tracer
+from tracer.analysis.sql import query_text
 from tracer.cli import cli
 from tracer.schema import TABLES, table_schema
 
@@ -124,8 +125,8 @@ def test_every_query_has_a_header_that_is_true(repository):
     files = sql_files(repository)
     assert files
     for path in files:
-        sections, sql = split_header(path.read_text(encoding="utf-8"))
         name = path.relative_to(repository / "queries").with_suffix("").as_posix()
+        sections, sql = split_header(query_text(name))
         title = name.removeprefix("views/").removeprefix("measures/")
         assert sections["title"].startswith(f"{title}: "), name
         assert [word for word in HEADER_WORDS if not sections.get(word)] == [], name

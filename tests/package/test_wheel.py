@@ -110,6 +110,7 @@ def test_the_wheel_holds_the_package_its_queries_and_schemas_and_nothing_else(na
     [
         "tracer/_queries/eci.sql",
         "tracer/_queries/audit/ranks.sql",
+        "tracer/_queries/parts/domain_eci.sql",
         "tracer/_queries/views/choices.sql",
         "tracer/_schemas/routing.toml",
         "tracer/datasets/mmlu_domains.toml",

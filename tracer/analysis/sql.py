@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +27,12 @@ __all__ = [
     "query_text",
     "run_query",
     "run_sql",
+    "split_header",
     "text_batches",
 ]
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+){0,2}")
+_PARTS = re.compile(r"^-- parts +(.+)$", re.MULTILINE)
 _READING = {"SELECT", "EXPLAIN"}
 _NOT_IN_POLARS = {"interval", "union"}
 _PARQUET = re.compile(r"'((?:[^']|'')+\.parquet)'")  # a file in the text of a view
@@ -94,13 +97,30 @@ def query_names() -> list[str]:
 def query_text(name: str) -> str:
     """Text of ``queries/<name>.sql``; ``audit/<name>`` reaches the steps of the audit.
 
+    Its `with` begins with the steps of ``queries/parts`` that a line `-- parts  one, another` of
+    its header names.
+
     Raises:
-        InputError: there is no such query.
+        InputError: there is no such query, or no such part.
     """
     path = query_path(name)
     if not _NAME.fullmatch(name) or not path.is_file():
         raise InputError(f"no query {name!r}", f"there are: {', '.join(query_names())}.")
-    return path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    named = _PARTS.search(text)
+    if named is None:
+        return text
+    header, body = split_header(text)
+    parts = [split_header(query_text(f"parts/{part}")) for part in named[1].split(", ")]
+    steps = ",\n".join(f"{lines[0]}\n{step.rstrip()}" for lines, step in parts)
+    own = f",\n{body.removeprefix('with ')}" if body.startswith("with ") else f"\n{body}"
+    return "\n".join([*header, "with", steps]) + own
+
+
+def split_header(text: str) -> tuple[list[str], str]:
+    """The lines of comments at the top of SQL, and what comes behind them."""
+    header = list(takewhile(lambda line: line.startswith("--"), text.splitlines()))
+    return header, "\n".join(text.splitlines()[len(header) :]) + "\n"
 
 
 def run_query(con: duckdb.DuckDBPyConnection, name: str, **binds: object) -> pl.DataFrame:

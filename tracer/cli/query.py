@@ -159,6 +159,12 @@ def _common_options(measure: "Measure") -> list[click.Parameter]:
         show_default=True,
         help="What runs the SQL; the other two have no draws.",
     )
+    @click.option(
+        "--sql",
+        "print_sql",
+        is_flag=True,
+        help="Print the SQL instead, options in it as literals.",
+    )
     @click.option("--master", help="URL of a Spark master.  [default: this process]")
     @lake_option
     @click.option(
@@ -226,15 +232,21 @@ def _take(
     output_format: str,
     engine: str,
     master: str | None,
+    print_sql: bool,
     other_run_id: str | None = None,
     **given: Any,
 ) -> None:
+    from tracer.analysis.measures.engines import with_literals
     from tracer.analysis.measures.run import Settings, run_measure
     from tracer.cli.frames import narrow, print_frame, write_frame
     from tracer.domain_map import load_domains
     from tracer.store.lake import Lake
     from tracer.workflow.progress import drawing
 
+    binds = {bind.name: given.pop(f"{_BIND}{bind.name}") for bind in measure.binds}
+    if print_sql:
+        click.echo(with_literals(measure.sql, binds), nl=False)
+        return
     if output is not None and context.get_parameter_source("output_format") is _DEFAULT:
         output_format = _FORMATS.get(output.suffix.lower(), output_format)
     if output_format == "parquet" and output is None:
@@ -245,7 +257,6 @@ def _take(
         raise click.UsageError("--master belongs to --engine spark.")
     if measure.compares and other_run_id is None:
         raise click.UsageError(f"{measure.name} compares two runs: name one with --other-run.")
-    binds = {bind.name: given.pop(f"{_BIND}{bind.name}") for bind in measure.binds}
     settings = Settings(domains=load_domains(domains_file) if domains_file else None, **given)
     with drawing() as progress:
         result = run_measure(

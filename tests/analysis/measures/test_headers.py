@@ -1,12 +1,15 @@
 """What the headers of measures say is what the measures give."""
 
 import math
+import re
 
 import pytest
 
 from tracer.analysis.measures.catalogue import measure_named, measure_names
 from tracer.analysis.measures.inputs import OTHER
 from tracer.analysis.measures.nulls import NULLS
+from tracer.analysis.sql import query_text, split_header
+from tracer.schema import query_path
 
 # Options of measures that find nothing in short requests otherwise.
 SMALL = {
@@ -34,6 +37,59 @@ def test_a_measure_gives_what_its_header_says(pair, take, name):
             low, high = column.bounds
             values = found[column.name].drop_nulls().cast(float)
             assert values.is_between(low - 1e-9, high + 1e-9).all()
+
+
+def fields_of(part):
+    """What the header of a part says, names by its word; and its steps."""
+    header, body = split_header(query_text(f"parts/{part}"))
+    text = re.sub(r"\n-- {9}", " ", "\n".join(header))
+    found = dict(re.findall(r"^-- (behind|reads|binds|yields)  +(.+)$", text, re.MULTILINE))
+    fields = {word: names.split(", ") for word, names in found.items()}
+    return {word: [] if names == ["none"] else names for word, names in fields.items()}, body
+
+
+PARTS = sorted(path.stem for path in query_path("parts/any").parent.glob("*.sql"))
+
+
+@pytest.mark.parametrize("name", measure_names())
+def test_a_measure_names_what_its_parts_need(name):
+    """Relations that they read and options that they bind are its own; their order is right."""
+    measure = measure_named(name)
+    binds = {f"${bind.name}" for bind in measure.binds}
+    for place, part in enumerate(measure.parts):
+        fields, _ = fields_of(part)
+        assert set(fields["reads"]) <= set(measure.reads)
+        assert set(fields["binds"]) <= binds
+        for needed in fields.get("behind", []):  # one of several that make the same step
+            assert set(needed.split(" or ")) & set(measure.parts[:place])
+    steps = re.findall(r"^(?:with )?(\w+) as \($", measure.sql, re.MULTILINE)
+    assert len(steps) == len(set(steps))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_shared_and_yields_the_steps_that_it_names(part):
+    fields, body = fields_of(part)
+    assert re.findall(r"^(\w+) as \($", body, re.MULTILINE) == fields["yields"]
+    alike = {other for other in PARTS if fields_of(other)[0]["yields"] == fields["yields"]}
+    users = [name for name in measure_names() if alike & set(measure_named(name).parts)]
+    assert len(users) > 1
+    relations = {path.stem for path in query_path("inputs/any").parent.glob("*.sql")}
+    relations |= {OTHER + relation for relation in relations}
+    used = set(re.findall(r"(?:from|join) (\w+)", body))
+    assert used & relations == set(fields["reads"])
+    others = " or ".join(fields.get("behind", [])).split(" or ")
+    steps = {step for other in others if other for step in fields_of(other)[0]["yields"]}
+    assert used - relations <= steps | set(fields["yields"])
+
+
+def test_the_steps_of_parts_stand_before_those_of_the_measure():
+    """In a measure that has steps of its own, and in one that has none."""
+    for name, own in (("stability_score", "spreads as ("), ("committee", "select\n    points.")):
+        measure = measure_named(name)
+        places = [measure.sql.index(f"\n-- parts/{part}: ") for part in measure.parts]
+        assert places == sorted(places)
+        assert places[-1] < measure.sql.index(f"\n{own}")
+        assert len(re.findall(r"\bwith$", measure.sql, re.MULTILINE)) == 1
 
 
 def test_comments_in_the_body_are_not_of_the_header():

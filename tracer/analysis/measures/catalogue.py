@@ -5,6 +5,8 @@ line, which may go on in indented lines:
 
     asks    the question that it answers
     source  where the formula is from (optional)
+    parts   of ``queries/parts``, whose steps stand before its own (optional); what they read and
+            bind, the measure names too
     reads   relations, of ``queries/inputs`` or with ``other_`` before them of a second run
     binds   $name = default: meaning; or none. A default that others may stand for has them behind
             it: $name = "a" or "b": meaning
@@ -24,15 +26,17 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import takewhile
 from typing import Any
 
+from tracer.analysis.sql import query_text, split_header
 from tracer.errors import InputError
 from tracer.schema import query_path
 
 __all__ = ["Bind", "Column", "Measure", "measure_named", "measure_names"]
 
-_FIELD = re.compile(r"-- (asks|source|reads|binds|yields|key|values|jumps|null|order)  +(\S.*)")
+_FIELD = re.compile(
+    r"-- (asks|source|parts|reads|binds|yields|key|values|jumps|null|order)  +(\S.*)"
+)
 _BIND = re.compile(r"\$(\w+) = (.+?): (.+)")
 _COLUMN = re.compile(r"(\w+)(?: \[([^\]]*)\])?")
 _RANGE = re.compile(r"(-?\d+) to (\d+)(?:/(\d+))?")
@@ -89,7 +93,8 @@ class Measure:
     meaning: the first line of its header; doc: the paragraphs behind it
     jumps: of ``values``, those that have plain percentiles for intervals
     null: of ``nulls.NULLS``, or None for the reason in ``no_null``
-    sql: the whole file
+    parts: of ``queries/parts``, in the order of their steps
+    sql: the whole file, with the steps of its parts
     """
 
     name: str
@@ -97,6 +102,7 @@ class Measure:
     doc: str
     asks: str
     source: str
+    parts: tuple[str, ...]
     reads: tuple[str, ...]
     binds: tuple[Bind, ...]
     columns: tuple[Column, ...]
@@ -154,8 +160,8 @@ def measure_named(name: str) -> Measure:
     """
     if name not in measure_names():
         raise InputError(f"no measure {name!r}", "`tracer query` lists them by their questions.")
-    text = query_path(f"measures/{name}").read_text(encoding="utf-8")
-    header = list(takewhile(lambda line: line.startswith("--"), text.splitlines()))
+    text = query_text(f"measures/{name}")
+    header, _ = split_header(text)
     fields: dict[str, str] = {}
     doc: list[str] = []
     field = ""
@@ -175,6 +181,7 @@ def measure_named(name: str) -> Measure:
         doc="\n".join(doc).strip(),
         asks=fields["asks"],
         source=fields.get("source", ""),
+        parts=_names(fields.get("parts", "none")),
         reads=_names(fields["reads"]),
         binds=_binds(fields["binds"]),
         columns=tuple(Column(*match) for match in _COLUMN.findall(fields["yields"])),

@@ -13,7 +13,7 @@ import polars as pl
 
 from tracer.analysis.measures.catalogue import Measure
 from tracer.analysis.measures.inputs import OTHER, needed, renamed, tables_of
-from tracer.analysis.sql import query_text
+from tracer.analysis.sql import query_text, split_header
 from tracer.analysis.views import LakeFiles
 
 __all__ = ["ENGINES", "Points", "Relation", "points_on", "with_literals"]
@@ -101,9 +101,8 @@ def relations_of(measure: Measure, there: Iterable[str]) -> list[Relation]:
 
 def with_literals(text: str, binds: Mapping[str, Any]) -> str:
     """SQL with values in the places of ``$name``, without the comments at its top."""
-    lines = text.splitlines()
-    start = next(n for n, line in enumerate(lines) if not line.startswith("--"))
-    return re.sub(r"\$(\w+)", lambda match: _literal(binds[match[1]]), "\n".join(lines[start:]))
+    _, body = split_header(text)
+    return re.sub(r"\$(\w+)", lambda match: _literal(binds[match[1]]), body)
 
 
 def _literal(value: Any) -> str:
