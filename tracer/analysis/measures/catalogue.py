@@ -19,6 +19,9 @@ line, which may go on in indented lines:
     null    how relations are drawn at random (``tracer.analysis.measures.nulls``); or
             ``none: why``
     order   of the rows
+
+A part has ``reads``, ``binds`` (no defaults), ``yields`` (its steps) and, where these read steps of
+other parts, ``behind``: the parts that stand before it.
 """
 
 import json
