@@ -80,7 +80,8 @@ def test_points_alone(tracer, lake):
 def test_draws_add_columns_and_the_seed_fixes_them(tracer, lake):
     words = ["query", "expert_load", "--draws", "9", "--format", "csv"]
     told = tracer(*words)
-    assert (told.exit_code, told.stderr) == (0, "")
+    assert told.exit_code == 0
+    assert "intervals are from 9 draws of requests (seed 0)" in told.stderr
     header = told.stdout.splitlines()[0].split(",")
     added = ["low", "high", "chance", "chance_low", "chance_high", "p", "p_adjusted"]
     place = header.index("load")
@@ -209,7 +210,12 @@ def test_in_python(lake):
     found = open_lake(lake).query("expert_load", draws=9, requests=1)
     assert found.frame.height == len(LOADS)
     assert {"load", "load_low", "load_chance"} <= set(found.frame.columns)
-    assert found.notes == ("1 of 2 requests of run 'one' were chosen at random.",)
+    chosen, drawn, without = found.notes
+    assert chosen == "1 of 2 requests of run 'one' were chosen at random."
+    assert drawn.startswith("intervals are from 9 draws of requests (seed 0)")
+    assert without.startswith(
+        "8 of 8 rows have no interval"
+    )  # one request cannot say how it varies
     with pytest.raises(InputError, match="has no option 'top_p'"):
         open_lake(lake).query("expert_load", top_p=0.5)
 
