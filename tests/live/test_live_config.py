@@ -78,7 +78,7 @@ def test_defaults_keep_no_label_and_no_text():
         ('{lake: l, labels: ["a\\n"]}', "labels.0: String should match"),
         ("{lake: l, labels: ['a/b']}", "labels.0: String should match"),
         ("{lake: l, labels: [domain]}", "the domain is always kept"),
-        ("{lake: l, label_rates: {tenant: {a: 2}}}", "label_rates.tenant.a: "),
+        ("{lake: l, label_rates: {tenant: {a: 2}}}", "label_rates.tenant: "),
         ("{lake: l, hash_labels: [tenant]}", "'tenant' is not among the labels"),
         ("{lake: l, labels: [t], hash_labels: [t]}", "without a key"),
         ("{lake: l, hash_key_file: nowhere}", "cannot read hash_key_file"),
@@ -163,3 +163,14 @@ def test_a_server_with_settings_that_cannot_be_used_does_not_start(repository):
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("tracer.errors.InputError: TRACER_LIVE_RATE: Input should be less than")
+
+
+def test_values_of_label_rates_are_composed_and_stand_in_no_error(tmp_path):
+    """A value of a request is composed, too; one that is hashed there must not stand in a log."""
+    file = write(tmp_path, 'lake: x\nlabel_rates: {user: {"Rene\u0301": 1}}')
+    assert load_config({"TRACER_LIVE": file}).label_rates == {"user": {"Ren\u00e9": 1}}
+    file = write(tmp_path, "{lake: x, label_rates: {user: {alice: 2}}}")
+    with pytest.raises(InputError) as error:
+        load_config({"TRACER_LIVE": file})
+    assert "label_rates.user" in str(error.value)
+    assert "alice" not in str(error.value)

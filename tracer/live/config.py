@@ -4,6 +4,7 @@ Read in every process of a server, each from the environment it inherited.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,6 +116,15 @@ class LiveConfig(BaseModel):
     def _none_is_empty(cls, value: Any) -> Any:
         return () if value is None else value
 
+    @field_validator("label_rates")
+    @classmethod
+    def _compose(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """Values as ``choose.py`` has those of requests: composed, in Unicode's NFC."""
+        return {
+            name: {unicodedata.normalize("NFC", given): rate for given, rate in rates.items()}
+            for name, rates in value.items()
+        }
+
     @property
     def control_folder(self) -> Path:
         """Where ``status.json`` and ``control.json`` are."""
@@ -194,7 +204,8 @@ def load_config(environ: Mapping[str, str], *, read_key: bool = True) -> LiveCon
         config = LiveConfig.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key, *inner = map(str, first["loc"] or ("the document",))
+        # No further than the label: what stands below it in `label_rates` may be somebody's name.
+        key, *inner = map(str, first["loc"][:2] or ("the document",))
         variable = f"{_PREFIX}{key.upper()}"
         where = variable if variable in variables else f"{source}: {'.'.join([key, *inner])}"
         raise InputError(f"{where}: {first['msg']}", _KEYS) from error
