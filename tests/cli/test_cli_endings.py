@@ -86,7 +86,9 @@ def test_a_capture_without_domains_is_told(tracer, monkeypatch, found, told, for
     counts = ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_rows")
     others = ("num_skipped", "num_uncaptured", "num_aborted")
     rest = (*others, "bytes_written", "seconds", "tokens_per_s")
-    summary = {"run_id": "r", "lake": "lake"} | dict.fromkeys((*counts, *rest), 1) | found
+    summary = (
+        {"run_id": "r", "lake": "lake", "share": None} | dict.fromkeys((*counts, *rest), 1) | found
+    )
     monkeypatch.setattr(capture, "_capture", lambda **_: summary)
     done = tracer("capture", "--model", "m", "--dataset", "d", "--format", form)
     assert (done.exit_code, done.stderr) == (0, told)
@@ -106,9 +108,12 @@ def test_the_lake_of_a_job_is_file_then_environment_then_flag(
     from tracer.workflow import job
 
     asked = []
-    monkeypatch.setattr(
-        job, "run_job", lambda _, *, lake_path, verbose: asked.append(lake_path) or {}
-    )
+
+    def run_job(_job, *, lake_path, **_others):
+        asked.append(lake_path)
+        return {"combinations": [], "exit_code": 0}
+
+    monkeypatch.setattr(job, "run_job", run_job)
     if environment:
         monkeypatch.setenv("TRACER_LAKE", environment)
     Path("job.yaml").write_text("{model: m, dataset: d}")

@@ -171,19 +171,24 @@ def test_a_job_does_its_steps_once(engine, planted_model, tmp_path):
     (tmp_path / "model").symlink_to(planted_model("olmoe"))
     first = engine.run("job", "run", "job.yaml", cwd=tmp_path)
     assert first.exit_code == 0, first.stderr
-    summary = json.loads(first.stdout)
-    steps = ("capture", "audit", "report")
-    assert [summary[step]["status"] for step in steps] == ["done"] * 3
+    steps = ("capture", "verify", "audit", "report")
+
+    def statuses(told):
+        (combination,) = json.loads(told.stdout)["combinations"]
+        return [combination["steps"][step]["status"] for step in steps]
+
+    assert statuses(first) == ["done"] * 4
     assert len(json.loads((tmp_path / "audit.json").read_text())) == 4
     (tmp_path / "r.html").unlink()
 
     second = engine.run("job", "run", "job.yaml", cwd=tmp_path)
 
     assert second.exit_code == 0
-    statuses = [json.loads(second.stdout)[step]["status"] for step in steps]
-    assert statuses == ["skipped", "skipped", "done"]
+    assert statuses(second) == ["skipped", "skipped", "skipped", "done"]
 
     (tmp_path / "job.yaml").write_text("model: missing\ndataset: demo\n")
     failed = engine.run("job", "run", "job.yaml", cwd=tmp_path)
     assert failed.exit_code == 2
-    assert failed.stdout == ""
+    (combination,) = json.loads(failed.stdout)["combinations"]
+    assert (combination["status"], combination["steps"]) == ("failed", {})
+    assert combination["error"]["message"] in failed.stderr

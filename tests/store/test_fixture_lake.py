@@ -56,6 +56,7 @@ def test_its_rows_are_what_they_were(lake):
 
 
 def test_it_can_be_written_upgraded_and_merged(lake):
+    assert upgrade_lake(Path(lake.location)) == ["runs: column num_dropped"]
     assert upgrade_lake(Path(lake.location)) == []
     with writing_run(lake, run_row("a")) as target:
         assert target.next_batch == 3
