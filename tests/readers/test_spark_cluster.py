@@ -162,7 +162,7 @@ def test_a_measure(session, two_runs, name):  # noqa: F811
 
 def test_a_measure_of_a_real_lake(session):
     lake = Lake.open(os.environ["TRACER_READERS_LAKE"])
-    settings = Settings(tokens="generated", draws=0)
+    settings = Settings(tokens="all", draws=0)
     expected = run_measure(lake, "committee_coverage", settings=settings).frame
     found = run_measure(lake, "committee_coverage", settings=settings, engine="spark").frame
     assert plain(found).height > 0
