@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "UNEXPECTED",
     "CaptureMismatchError",
     "DamagedDataError",
     "DatasetError",
@@ -28,6 +29,8 @@ __all__ = [
     "describe_error",
     "first_line",
 ]
+
+UNEXPECTED = 70  # exit code of an error that no user can meet but through a fault of ours
 
 _MOST_LISTED = 8
 _LONGEST_LINE = 300

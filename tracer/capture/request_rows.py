@@ -4,15 +4,15 @@ from typing import Any
 
 from tracer.capture.prompts import Prompt
 
-__all__ = ["aborted_row", "finished_row", "skipped_row", "was_cut_short"]
+__all__ = ["CUT_SHORT", "aborted_row", "finished_row", "skipped_row", "was_cut_short"]
 
 # Finish reasons of requests that vLLM gave up.
-_CUT_SHORT = ("abort", "error")
+CUT_SHORT = ("abort", "error")
 
 
 def was_cut_short(output: Any) -> bool:
     """Whether vLLM gave this finished output up, so that its rows count for nothing."""
-    return output.outputs[0].finish_reason in _CUT_SHORT
+    return output.outputs[0].finish_reason in CUT_SHORT
 
 
 def finished_row(prompt: Prompt, output: Any, *, store_text: bool) -> dict[str, Any]:

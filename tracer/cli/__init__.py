@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from tracer import __version__
-from tracer.errors import TracerError
+from tracer.errors import UNEXPECTED, TracerError
 
 __all__ = ["cli", "main", "run"]
 
@@ -136,7 +136,7 @@ def _told(error: BaseException, arguments: Sequence[str]) -> tuple[str, str | No
             return f"{error.filename or 'system'}: {error.strerror or error}", None, 2
         case _:
             hint = f"the traceback is in {_keep()}"
-            return f"unexpected {type(error).__name__}: {error}", hint, 70
+            return f"unexpected {type(error).__name__}: {error}", hint, UNEXPECTED
 
 
 def _keep() -> str:

@@ -4,9 +4,9 @@ A worker only learns that a request is gone. Whether it was finished or given up
 it ended with, the scheduler knows; that a stop text was found, only the front end does, which then
 aborts the request. So the front end marks such an abort by one more id, and the scheduler attaches
 to each of its outputs the endings of the requests that the output names as finished. Both travel
-the way that vLLM sends these things anyway, whatever the executor.
+the way that vLLM sends these things anyway.
 
-Read from vLLM 0.26 to 0.33, run on 0.32.
+Read from vLLM 0.26 to 0.33; run on 0.32 with one worker on a CPU.
 """
 
 import contextlib

@@ -5,8 +5,6 @@ and when a batch is due takes the finished requests out of it and passes them to
 is counted: beyond three quarters of it no request begins, beyond all of it those that run are lost.
 """
 
-import hashlib
-import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,12 @@ import numpy as np
 
 from tracer.capture.finished import FinishedRequest
 from tracer.capture.inbox import Inbox
+from tracer.capture.request_rows import CUT_SHORT
 from tracer.capture.row_format import RowFormat
 from tracer.capture.row_log import NOBODY, RowLog, TakenRows
 from tracer.live.batch import REQUEST_BYTES, LiveBatch, LiveRequest
 from tracer.live.messages import Ended, Forwarded, Lost, Opened, Tick
+from tracer.live.request_row import live_row
 from tracer.live.threads import free_thread
 from tracer.store.run_writer import SHARD_CHOICES
 
@@ -27,7 +27,6 @@ __all__ = ["BatchSink", "Recorder"]
 
 # Share of the memory beyond which no request begins, so that those that run can end.
 _ROOM = 0.75
-_CUT_SHORT = ("abort", "error")
 # Rows that nobody wants are removed at once if they are this part of all; else with the next batch.
 _WORTH = 8
 
@@ -236,8 +235,8 @@ class Recorder:
         if known is None:
             return
         self._turn_to(self._clock())
-        row = self._row(known.opened, ended)
-        if ended.finish_reason in _CUT_SHORT or not ended.output_token_ids:
+        row = live_row(known.opened, ended, self._hash_key)
+        if ended.finish_reason in CUT_SHORT or not ended.output_token_ids:
             self._mark_unwanted(known)
             self._aborted.append({**row, "status": "aborted", "cached_prefix_tokens": 0})
         else:
@@ -261,25 +260,6 @@ class Recorder:
             or num_bytes > self._limit / 4
         ):
             self._seal()
-
-    def _row(self, opened: Opened, ended: Ended) -> dict[str, Any]:
-        tokens = np.asarray(opened.prompt_token_ids, dtype="<i4").tobytes()
-        digest = (
-            hmac.new(self._hash_key, tokens, hashlib.sha256)
-            if self._hash_key is not None
-            else hashlib.sha256(tokens)
-        )
-        return {
-            "request_id": opened.request_id,
-            "sample_index": 0,
-            "row_id": opened.request_id,
-            "domain": opened.domain,
-            "labels": dict(opened.labels),
-            "num_prompt_tokens": len(opened.prompt_token_ids),
-            "num_generated_tokens": len(ended.output_token_ids),
-            "finish_reason": ended.finish_reason,
-            "prompt_digest": digest.hexdigest(),
-        }
 
     def _look_at_the_clock(self, tick: Tick) -> None:
         now = self._clock()

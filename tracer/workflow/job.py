@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer.capture.known_settings import differs
-from tracer.errors import InputError, NotALakeError, TracerError, UnknownRunError
+from tracer.errors import UNEXPECTED, InputError, NotALakeError, TracerError, UnknownRunError
 from tracer.store.lake import Lake
 from tracer.workflow.capture import capture_dataset
 from tracer.workflow.job_combination import (
@@ -45,7 +45,6 @@ __all__ = [
 ]
 
 BREACH = 1
-_UNEXPECTED = 70
 
 
 @dataclass(slots=True)
@@ -137,7 +136,7 @@ def run_combination(
         _fail(result, f"{error.filename or 'system'}: {error.strerror or error}", None, 2)
     except Exception as error:  # noqa: BLE001 - the other combinations go on
         traceback.print_exc(file=sys.stderr)
-        _fail(result, f"unexpected {type(error).__name__}: {error}", None, _UNEXPECTED)
+        _fail(result, f"unexpected {type(error).__name__}: {error}", None, UNEXPECTED)
     return result
 
 

@@ -19,6 +19,7 @@ from tracer.capture.manifest import CaptureRequest
 from tracer.datasets.loader import load_dataset
 from tracer.datasets.options import DatasetOptions
 from tracer.errors import (
+    UNEXPECTED,
     EngineFailedError,
     InputError,
     MissingLibraryError,
@@ -42,7 +43,6 @@ _STARTS = 3
 _LOOK_EVERY = 1.0
 # For tasks to end by themselves after Ctrl-C, before their processes are killed.
 _GRACE = 20.0
-_UNEXPECTED = 70
 
 
 def capture_with_workers(
@@ -176,7 +176,7 @@ def _answer(ray: Any, task: Any) -> dict[str, Any]:
         answer: dict[str, Any] = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # of the code, which Ray does not try again
         told = TracerError(f"unexpected {type(error.cause).__name__}: {first_line(error.cause)}")
-        return {"error": {**describe_error(told), "exit_code": _UNEXPECTED, "host": ""}}
+        return {"error": {**describe_error(told), "exit_code": UNEXPECTED, "host": ""}}
     except ray.exceptions.RayError as error:
         reason = f"its process died {_RESTARTS + 1} times: {first_line(error)}"
         return {"error": {**describe_error(EngineFailedError("in a worker", reason)), "host": ""}}
